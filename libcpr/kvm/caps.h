@@ -1,0 +1,37 @@
+#ifndef LIBCPR_KVM_CAPS_H_
+#define LIBCPR_KVM_CAPS_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+
+namespace cpr::kvm {
+
+// What this host's KVM offers beyond what libcpr requires. A plain value; asked once, when System is opened.
+struct HostCaps {
+  uint32_t xsave_size_bytes = 4096;      // of KVM_GET_XSAVE2 with KVM_CAP_XSAVE2, else of KVM_GET_XSAVE
+  bool xsave2 = false;                   // KVM_CAP_XSAVE2
+  bool sregs2 = false;                   // KVM_CAP_SREGS2: PDPTRs travel with the segment registers
+  uint32_t nested_state_size_bytes = 0;  // KVM_CAP_NESTED_STATE, the largest state; 0 = no nested virtualisation
+  bool get_tsc_khz = false;              // KVM_CAP_GET_TSC_KHZ
+  bool tsc_control = false;              // KVM_CAP_TSC_CONTROL: the guest's TSC may run at another frequency
+  bool tsc_offset = false;               // KVM_CAP_VCPU_ATTRIBUTES: KVM_VCPU_TSC_CTRL / KVM_VCPU_TSC_OFFSET
+  bool triple_fault_event = false;       // KVM_CAP_X86_TRIPLE_FAULT_EVENT
+  bool exception_payload = false;        // KVM_CAP_EXCEPTION_PAYLOAD
+  bool irqfd_resample = false;           // KVM_CAP_IRQFD_RESAMPLE
+  bool kvmclock_ctrl = false;            // KVM_CAP_KVMCLOCK_CTRL
+  uint32_t clock_flags = 0;              // KVM_CAP_ADJUST_CLOCK: KVM_CLOCK_TSC_STABLE, _REALTIME, _HOST_TSC
+  uint64_t x2apic_api_flags = 0;         // KVM_CAP_X2APIC_API: the flags that may be set
+  uint32_t max_memslots = 0;             // KVM_CAP_NR_MEMSLOTS
+  uint32_t max_gsi_routes = 0;           // KVM_CAP_IRQ_ROUTING
+  uint32_t max_vcpus = 0;                // KVM_CAP_MAX_VCPUS
+  uint32_t max_vcpu_id = 0;              // KVM_CAP_MAX_VCPU_ID: ids below it are valid
+};
+
+// Asks the KVM behind `kvm_fd` (lent). kUnimplemented "host KVM lacks KVM_CAP_X" names the first required capability
+// that is missing.
+absl::StatusOr<HostCaps> QueryHostCaps(int kvm_fd);
+
+}  // namespace cpr::kvm
+
+#endif  // LIBCPR_KVM_CAPS_H_
