@@ -30,13 +30,6 @@
 
 namespace cpr {
 
-// Limits of one section; writer and reader hold to the same. A SectionHeader with the longest name is some 160 bytes.
-inline constexpr uint32_t kMaxSectionHeaderBytes = 512;
-// The largest section known, a GPU's or a VFIO device's migration data, is some MiB.
-inline constexpr uint64_t kMaxSectionPayloadBytes = uint64_t{64} << 20;
-// 64 vCPUs and 32 PCI buses of 32 devices are 1088.
-inline constexpr uint32_t kMaxSections = 4096;
-
 // Tells one saved state from every other; the random part alone is enough, the time is for people.
 struct StateIdentity {
   uint64_t created_at_realtime_ns = 0;
@@ -79,10 +72,7 @@ class ContainerWriter {
 // A container that has been checked from its first to its last byte. Thread-safe, since it never changes.
 class ContainerReader {
  public:
-  struct View {
-    SectionInfo info;
-    absl::string_view payload;  // within the bytes given to Parse(), 8-byte aligned if those are
-  };
+  using View = SectionView;
 
   // `bytes` are exactly one container and must outlive the reader, unchanged but for the ownership block.
   // Checksums come before parsing, limits before allocation. The errors are those of ParseStateHeader, and

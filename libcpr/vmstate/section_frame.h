@@ -1,13 +1,16 @@
-// Byte layout shared by the container's writer and reader.
+// Byte layout shared by the container's writer, its reader and those that look at damaged containers.
 #ifndef LIBCPR_VMSTATE_SECTION_FRAME_H_
 #define LIBCPR_VMSTATE_SECTION_FRAME_H_
 
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "libcpr/base/crc32c.h"
 #include "libcpr/vmstate/little_endian.h"
+#include "libcpr/vmstate/section_info.h"
 #include "libcpr/vmstate/state_header.h"
 
 namespace cpr::internal {
@@ -33,6 +36,23 @@ inline uint32_t TrailerCrc(absl::string_view container, uint32_t header_bytes, u
   const uint32_t with_header = Crc32c(container.substr(0, kFixedHeaderBytes), frames_crc);
   return Crc32c(container.substr(kHeaderBytes, header_bytes - kHeaderBytes), with_header);
 }
+
+// Where the parts of one section are, from its first byte.
+struct Frame {
+  uint32_t header_bytes = 0;
+  uint64_t payload_bytes = 0;
+  uint64_t payload_at = 0;
+  uint64_t section_bytes = 0;
+};
+
+// The frame that `rest`, which reaches up to the trailer, begins with; within the limits and within `rest`.
+absl::StatusOr<Frame> DecodeFrame(absl::string_view rest);
+
+// One section from exactly its own bytes: checksum, then header, then padding. The payload points into them.
+absl::StatusOr<SectionView> DecodeSection(absl::string_view section, const Frame& frame);
+
+// kDataLoss if the two differ.
+absl::Status CheckSum(uint32_t written, uint32_t computed);
 
 }  // namespace cpr::internal
 

@@ -11,6 +11,13 @@
 
 namespace cpr {
 
+// Limits of one section; writer and reader hold to the same. A SectionHeader with the longest name is some 160 bytes.
+inline constexpr uint32_t kMaxSectionHeaderBytes = 512;
+// The largest section known, a GPU's or a VFIO device's migration data, is some MiB.
+inline constexpr uint64_t kMaxSectionPayloadBytes = uint64_t{64} << 20;
+// 64 vCPUs and 32 PCI buses of 32 devices are 1088.
+inline constexpr uint32_t kMaxSections = 4096;
+
 // A name appears in errors and monitors; 128 is more than any device needs and keeps a section's header small.
 inline constexpr size_t kMaxSectionNameBytes = 128;
 
@@ -31,6 +38,12 @@ struct SectionInfo {
   uint32_t min_reader_version = 1;  // the oldest reader that loses nothing; 1..version
   bool optional = false;            // written: a reader may not know it.  Registered: it may be absent.
   Stage stage = Stage::kLate;
+};
+
+// A section in a container; the payload is lent by whoever has the bytes, and 8-byte aligned if those are.
+struct SectionView {
+  SectionInfo info;
+  absl::string_view payload;
 };
 
 // What a reader can read, by name, before any machine exists: `version` is the newest it knows.
