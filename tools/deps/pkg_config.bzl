@@ -5,7 +5,7 @@ fails when something that depends on it is built, and prints what to install.
 """
 
 def _query(ctx, flags, modules):
-    result = ctx.execute(["pkg-config"] + flags + modules)
+    result = ctx.execute([ctx.which("pkg-config")] + flags + modules)
     if result.return_code != 0:
         return None, (result.stderr or result.stdout).strip()
     return [word for word in result.stdout.replace("\n", " ").split(" ") if word], None
