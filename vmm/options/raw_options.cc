@@ -1,0 +1,201 @@
+#include "vmm/options/raw_options.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
+#include "libcpr/base/status_macros.h"
+#include "vmm/json/arg_reader.h"
+#include "vmm/options/key_values.h"
+
+namespace cpr::vmm {
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+constexpr uint64_t kPageBytes = 4096;
+
+absl::Status CheckId(absl::string_view id, bool taken, absl::string_view what) {
+  if (!taken) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("Duplicate ID '", id, "' for ", what));
+}
+
+// "[a-z]+:..." is a URI; a channel's description is anything else.
+bool LooksLikeUri(absl::string_view text) {
+  const size_t colon = text.find(':');
+  return colon != absl::string_view::npos && std::all_of(text.begin(), text.begin() + colon, absl::ascii_isalpha);
+}
+
+absl::Status ParseMonitorOption(absl::string_view argument, MonitorOptions::Protocol protocol, RawOptions* raw) {
+  CPR_ASSIGN_OR_RETURN(Chardev chardev, ParseChardevShorthand(argument));
+  if (chardev.kind == ChardevKind::kFile || chardev.kind == ChardevKind::kPty) {
+    return absl::InvalidArgumentError("a monitor needs stdio or a unix socket");
+  }
+  if (chardev.kind == ChardevKind::kNone || chardev.kind == ChardevKind::kNull) return absl::OkStatus();
+  raw->options.monitors.push_back({protocol, std::move(chardev)});
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ParseMachine(absl::string_view argument, RawOptions* raw) {
+  CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValues(argument, "type"));
+  ArgReader args(object, ArgSource::kKeyValues);
+  Options& options = raw->options;
+  if (const auto type = args.String("type")) {
+    if (*type != "q35" && *type != "pc" && *type != "microvm") {
+      args.Fail(absl::InvalidArgumentError(
+          absl::StrCat("unsupported machine type: '", *type, "'; there are q35, pc and microvm")));
+    }
+    options.machine_type = type;
+  }
+  if (const auto accel = args.String("accel")) args.Fail(ParseAccel(*accel, raw));
+  if (const auto id = args.String("memory-backend")) raw->memory_backend_id = id;
+  for (const absl::string_view name : {"memfd-alloc", "aux-ram-share"}) {
+    if (const auto share = args.Bool(name)) options.aux_ram_share = share;
+  }
+  if (const auto kind = args.OneOf("kernel-irqchip", {"on", "split"})) {
+    options.irqchip = *kind == "on" ? IrqchipKind::kKernel : IrqchipKind::kSplit;
+  }
+  return args.Finish();
+}
+
+absl::Status ParseAccel(absl::string_view argument, RawOptions*) {
+  CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValues(argument, "accel"));
+  ArgReader args(object, ArgSource::kKeyValues);
+  const std::string accel = args.RequiredString("accel");
+  CPR_RETURN_IF_ERROR(args.Finish());
+  if (accel == "kvm") return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("invalid accelerator ", accel, "; there is only kvm"));
+}
+
+absl::Status ParseCpu(absl::string_view argument, RawOptions*) {
+  CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValues(argument, "model"));
+  ArgReader args(object, ArgSource::kKeyValues);
+  const std::string model = args.RequiredString("model");
+  CPR_RETURN_IF_ERROR(args.Finish());
+  if (model == "host") return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("unable to find CPU model '", model, "'; there is only host"));
+}
+
+absl::Status ParseSmp(absl::string_view argument, RawOptions* raw) {
+  CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValues(argument, "cpus"));
+  ArgReader args(object, ArgSource::kKeyValues, "smp.");
+  const auto cpus = args.Integer("cpus");
+  if (!cpus.has_value()) args.FailMissing("cpus");
+  CPR_RETURN_IF_ERROR(args.Finish());
+  if (*cpus == 0) {
+    return absl::InvalidArgumentError("Invalid CPU topology: CPU topology parameters must be greater than zero");
+  }
+  if (*cpus > kMaxVcpus) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("Invalid SMP CPUs %d. The max CPUs supported by machine '%s' is %d", *cpus,
+                        raw->options.machine_type.value_or("q35"), kMaxVcpus));
+  }
+  raw->options.vcpus = static_cast<unsigned>(*cpus);
+  return absl::OkStatus();
+}
+
+absl::Status ParseMemorySize(absl::string_view argument, RawOptions* raw) {
+  CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValues(argument, "size"));
+  ArgReader args(object, ArgSource::kKeyValues);
+  const auto size_bytes = args.Size("size", kMiB);
+  if (!size_bytes.has_value()) args.FailMissing("size");
+  CPR_RETURN_IF_ERROR(args.Finish());
+  if (*size_bytes == 0) return absl::InvalidArgumentError("Parameter 'size' expects a size above 0");
+  if (*size_bytes % kPageBytes != 0) {
+    return absl::InvalidArgumentError("Parameter 'size' expects a multiple of the page size");
+  }
+  raw->options.memory_bytes = size_bytes;
+  return absl::OkStatus();
+}
+
+absl::Status ParseObject(absl::string_view argument, RawOptions* raw) {
+  CPR_ASSIGN_OR_RETURN(MemoryBackend backend, ParseMemoryBackend(argument));
+  const auto same = [&](const MemoryBackend& other) { return other.id == backend.id; };
+  const bool taken = std::any_of(raw->objects.begin(), raw->objects.end(), same);
+  CPR_RETURN_IF_ERROR(CheckId(backend.id, taken, "object"));
+  raw->objects.push_back(std::move(backend));
+  return absl::OkStatus();
+}
+
+absl::Status ParseSerial(absl::string_view argument, RawOptions* raw) {
+  if (raw->serial_given) return absl::InvalidArgumentError("too many serial ports");
+  raw->serial_given = true;
+  absl::string_view id = argument;
+  if (absl::ConsumePrefix(&id, "chardev:")) {
+    raw->serial_chardev_id = std::string(id);
+    return absl::OkStatus();
+  }
+  CPR_ASSIGN_OR_RETURN(raw->options.serial, ParseChardevShorthand(argument));
+  return absl::OkStatus();
+}
+
+absl::Status ParseChardevOption(absl::string_view argument, RawOptions* raw) {
+  CPR_ASSIGN_OR_RETURN(Chardev chardev, ParseChardev(argument));
+  const auto same = [&](const Chardev& other) { return other.id == chardev.id; };
+  const bool taken = std::any_of(raw->chardevs.begin(), raw->chardevs.end(), same);
+  CPR_RETURN_IF_ERROR(CheckId(chardev.id, taken, "chardev"));
+  raw->chardevs.push_back(std::move(chardev));
+  return absl::OkStatus();
+}
+
+absl::Status ParseQmp(absl::string_view argument, RawOptions* raw) {
+  return ParseMonitorOption(argument, MonitorOptions::Protocol::kQmp, raw);
+}
+
+absl::Status ParseMonitor(absl::string_view argument, RawOptions* raw) {
+  return ParseMonitorOption(argument, MonitorOptions::Protocol::kHmp, raw);
+}
+
+absl::Status ParseIncoming(absl::string_view argument, RawOptions* raw) {
+  if (argument == "defer") {
+    raw->incoming_deferred = true;
+    return absl::OkStatus();
+  }
+  Channel channel{.type = ChannelType::kMain};
+  if (LooksLikeUri(argument)) {
+    CPR_ASSIGN_OR_RETURN(channel.address, ParseUri(argument));
+  } else {
+    bool is_json = false;
+    CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValuesOrJson(argument, "channel-type", &is_json));
+    CPR_ASSIGN_OR_RETURN(channel, ChannelFromObject(object, is_json ? ArgSource::kJson : ArgSource::kKeyValues));
+  }
+  raw->incoming_channels.push_back(std::move(channel));
+  return absl::OkStatus();
+}
+
+absl::Status ParseName(absl::string_view argument, RawOptions* raw) {
+  CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValues(argument, "guest"));
+  ArgReader args(object, ArgSource::kKeyValues);
+  raw->options.name = args.RequiredString("guest");
+  return args.Finish();
+}
+
+absl::Status ParseUuid(absl::string_view argument, RawOptions* raw) {
+  const auto fits = [&](size_t i) {
+    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+    return dash ? argument[i] == '-' : absl::ascii_isxdigit(argument[i]);
+  };
+  bool ok = argument.size() == 36;
+  for (size_t i = 0; ok && i < argument.size(); ++i) ok = fits(i);
+  if (!ok) return absl::InvalidArgumentError("failed to parse UUID string: wrong format");
+  raw->options.uuid = absl::AsciiStrToLower(argument);
+  return absl::OkStatus();
+}
+
+absl::Status ParseSandbox(absl::string_view argument, RawOptions* raw) {
+  CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValues(argument, "enable"));
+  ArgReader args(object, ArgSource::kKeyValues);
+  raw->options.sandbox = args.Bool("enable").value_or(false);
+  return args.Finish();
+}
+
+absl::Status ParseDisplay(absl::string_view argument, RawOptions*) {
+  if (argument == "none") return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("Parameter 'type' does not accept value '", argument, "'"));
+}
+
+}  // namespace cpr::vmm
