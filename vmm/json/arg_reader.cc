@@ -9,7 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 
-namespace cpr::vmm {
+namespace cpr {
 namespace {
 
 constexpr double kExactIntegers = 9007199254740992.0;  // 2^53: from here on a double skips integers
@@ -196,4 +196,4 @@ absl::Status ArgReader::Finish() {
   return status_;
 }
 
-}  // namespace cpr::vmm
+}  // namespace cpr

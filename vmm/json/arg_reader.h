@@ -12,7 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "vmm/json/json.h"
 
-namespace cpr::vmm {
+namespace cpr {
 
 // Where an object's values come from. In a key=value list every value is text: booleans are on|off, numbers may have a
 // suffix, a list is an object with the members 0, 1, ...
@@ -76,6 +76,6 @@ class ArgReader {
 // and hexadecimal digits. Without a suffix the number counts `unit_bytes`. nullopt for anything else and past 2^64.
 std::optional<uint64_t> ParseSize(absl::string_view text, uint64_t unit_bytes = 1);
 
-}  // namespace cpr::vmm
+}  // namespace cpr
 
 #endif  // VMM_JSON_ARG_READER_H_

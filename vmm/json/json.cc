@@ -9,7 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "google/protobuf/util/json_util.h"
 
-namespace cpr::vmm {
+namespace cpr {
 namespace {
 
 // How deep `text` nests. Counted before parsing, so that no recursion depends on the peer. Brackets in strings count
@@ -180,4 +180,4 @@ JsonValue JsonMembers(std::vector<std::pair<absl::string_view, JsonValue>> membe
   return value;
 }
 
-}  // namespace cpr::vmm
+}  // namespace cpr

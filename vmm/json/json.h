@@ -13,7 +13,7 @@
 // JSON as the command line and QMP use it. Reading is protobuf's; writing is done here, because protobuf writes 10^15
 // as "1e+15", which no QMP client takes for an integer. All functions are thread-safe.
 
-namespace cpr::vmm {
+namespace cpr {
 
 using JsonValue = google::protobuf::Value;
 using JsonObject = google::protobuf::Struct;
@@ -39,6 +39,6 @@ JsonValue JsonList(std::vector<JsonValue> values);
 JsonValue JsonTexts(const std::vector<std::string>& texts);
 JsonValue JsonMembers(std::vector<std::pair<absl::string_view, JsonValue>> members);
 
-}  // namespace cpr::vmm
+}  // namespace cpr
 
 #endif  // VMM_JSON_JSON_H_

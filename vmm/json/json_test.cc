@@ -9,7 +9,7 @@
 #include "libcpr/testing/matchers.h"
 #include "vmm/json/arg_reader.h"
 
-namespace cpr::vmm {
+namespace cpr {
 namespace {
 
 using ::cpr::testing::IsOk;
@@ -147,4 +147,4 @@ TEST(ArgReaderTest, NamesTheValueThatIsNotOnTheList) {
 }
 
 }  // namespace
-}  // namespace cpr::vmm
+}  // namespace cpr

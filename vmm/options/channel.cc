@@ -7,7 +7,7 @@
 #include "absl/strings/strip.h"
 #include "libcpr/base/status_macros.h"
 
-namespace cpr::vmm {
+namespace cpr {
 namespace {
 
 absl::Status Missing(absl::string_view uri, absl::string_view what) {
@@ -190,4 +190,4 @@ absl::StatusOr<Channels> JoinChannels(absl::Span<const Channel> channels) {
   return Channels{*std::move(main), std::move(cpr)};
 }
 
-}  // namespace cpr::vmm
+}  // namespace cpr

@@ -15,7 +15,7 @@
 // Where a migration goes to or comes from. What is refused here concerns the address alone; what a mode can do with it
 // is MigrationSettings' affair. All functions are thread-safe.
 
-namespace cpr::vmm {
+namespace cpr {
 
 enum class Transport { kUnspecified, kFile, kUnix, kTcp, kExec, kFd, kMemfd, kLuo };
 
@@ -63,6 +63,6 @@ struct Channels {
 // Sorts `channels` by kind. kInvalidArgument: two of a kind, no main one, a cpr channel that is not unix.
 absl::StatusOr<Channels> JoinChannels(absl::Span<const Channel> channels);
 
-}  // namespace cpr::vmm
+}  // namespace cpr
 
 #endif  // VMM_OPTIONS_CHANNEL_H_

@@ -7,7 +7,7 @@
 #include "gtest/gtest.h"
 #include "libcpr/testing/matchers.h"
 
-namespace cpr::vmm {
+namespace cpr {
 namespace {
 
 using ::cpr::testing::IsOk;
@@ -135,4 +135,4 @@ TEST(ChannelsTest, JoinsOneOfEach) {
 }
 
 }  // namespace
-}  // namespace cpr::vmm
+}  // namespace cpr

@@ -10,7 +10,7 @@
 #include "absl/strings/strip.h"
 #include "libcpr/base/status_macros.h"
 
-namespace cpr::vmm {
+namespace cpr {
 namespace {
 
 // Splits at single commas; a double one stands for itself.
@@ -79,4 +79,4 @@ absl::StatusOr<JsonObject> ParseKeyValuesOrJson(absl::string_view text, absl::st
   return value.struct_value();
 }
 
-}  // namespace cpr::vmm
+}  // namespace cpr

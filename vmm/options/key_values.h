@@ -5,7 +5,7 @@
 #include "absl/strings/string_view.h"
 #include "vmm/json/json.h"
 
-namespace cpr::vmm {
+namespace cpr {
 
 // Parses QEMU's "value,key=value,key=value" into an object of texts, for an ArgReader of kKeyValues. ",," is a comma
 // within a value. A first element without "=" is the value of `implied_key`; any other one means key=on, or key=off if
@@ -16,6 +16,6 @@ absl::StatusOr<JsonObject> ParseKeyValues(absl::string_view text, absl::string_v
 // As above; a text that begins with "{" is JSON instead. `is_json` says which it was.
 absl::StatusOr<JsonObject> ParseKeyValuesOrJson(absl::string_view text, absl::string_view implied_key, bool* is_json);
 
-}  // namespace cpr::vmm
+}  // namespace cpr
 
 #endif  // VMM_OPTIONS_KEY_VALUES_H_

@@ -5,10 +5,10 @@
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/status_macros.h"
 #include "vmm/json/arg_reader.h"
-#include "vmm/options/chardev.h"
+#include "vmm/options/chardev_option.h"
 #include "vmm/options/key_values.h"
 
-namespace cpr::vmm {
+namespace cpr {
 namespace {
 
 constexpr uint64_t kPageBytes = 4096;
@@ -77,4 +77,4 @@ absl::StatusOr<MemoryBackend> ParseMemoryBackend(absl::string_view text) {
   return backend;
 }
 
-}  // namespace cpr::vmm
+}  // namespace cpr

@@ -7,7 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-namespace cpr::vmm {
+namespace cpr {
 
 enum class MemoryBackendKind { kUnspecified, kFile, kMemfd, kRam };
 
@@ -34,6 +34,6 @@ absl::StatusOr<MemoryBackend> ParseMemoryBackend(absl::string_view text);
 // "memory-backend-file" and so on.
 absl::string_view MemoryBackendKindName(MemoryBackendKind kind);
 
-}  // namespace cpr::vmm
+}  // namespace cpr
 
 #endif  // VMM_OPTIONS_MEMORY_BACKEND_H_

@@ -15,7 +15,7 @@
 #include "vmm/options/raw_options.h"
 #include "vmm/options/version.h"
 
-namespace cpr::vmm {
+namespace cpr {
 namespace {
 
 struct OptionEntry {
@@ -146,4 +146,4 @@ bool HasIncomingOption(absl::Span<const std::string> words) {
          words.end();
 }
 
-}  // namespace cpr::vmm
+}  // namespace cpr

@@ -9,10 +9,10 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "vmm/options/channel.h"
-#include "vmm/options/chardev.h"
+#include "vmm/options/chardev_option.h"
 #include "vmm/options/memory_backend.h"
 
-namespace cpr::vmm {
+namespace cpr {
 
 inline constexpr unsigned kMaxVcpus = 64;
 
@@ -27,7 +27,7 @@ struct IncomingOptions {
 struct MonitorOptions {
   enum class Protocol { kUnspecified, kHmp, kQmp };
   Protocol protocol = Protocol::kUnspecified;
-  Chardev chardev;
+  ChardevConfig chardev;  // kStdio or kSocket
 };
 
 // The command line. An option that was not given is empty, so that a description of the machine that arrives with a
@@ -49,7 +49,7 @@ struct Options {
   std::optional<std::string> initrd;
   std::optional<std::string> append;
 
-  std::optional<Chardev> serial;  // with chardev:ID, what ID stands for
+  std::optional<ChardevOption> serial;  // with chardev:ID, what ID stands for
   std::vector<MonitorOptions> monitors;
 
   std::optional<std::string> name;
@@ -78,6 +78,6 @@ std::string VersionText();
 // Whether `words`, a command line, has -incoming among them (an exec into it would end the guest otherwise).
 bool HasIncomingOption(absl::Span<const std::string> words);
 
-}  // namespace cpr::vmm
+}  // namespace cpr
 
 #endif  // VMM_OPTIONS_OPTIONS_H_

@@ -8,7 +8,7 @@
 #include "gtest/gtest.h"
 #include "libcpr/testing/matchers.h"
 
-namespace cpr::vmm {
+namespace cpr {
 namespace {
 
 using ::cpr::testing::IsOk;
@@ -16,6 +16,7 @@ using ::cpr::testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
+using Kind = ChardevConfig::Kind;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 
@@ -41,10 +42,10 @@ TEST(OptionsTest, TakesTheCommandLineOfAQmpClient) {
       *o.memory_backend,
       (MemoryBackend{
           .kind = MemoryBackendKind::kFile, .id = "ram0", .size_bytes = 512ull << 20, .share = true, .mem_path = "F"}));
-  EXPECT_EQ(*o.serial, (Chardev{.kind = ChardevKind::kFile, .path = "S"}));
+  EXPECT_EQ(*o.serial, (ChardevOption{.config = {.kind = Kind::kFile, .path = "S"}}));
   ASSERT_THAT(o.monitors, SizeIs(1));
   EXPECT_EQ(o.monitors[0].protocol, MonitorOptions::Protocol::kQmp);
-  EXPECT_EQ(o.monitors[0].chardev, (Chardev{.kind = ChardevKind::kUnixSocket, .path = "Q", .server = true}));
+  EXPECT_EQ(o.monitors[0].chardev, (ChardevConfig{.kind = Kind::kSocket, .path = "Q", .server = true}));
   EXPECT_EQ(o.kernel, "K");
   EXPECT_FALSE(o.incoming.has_value());
 }
@@ -112,22 +113,22 @@ TEST(OptionsTest, TakesTheRest) {
   EXPECT_EQ(o.initrd, "I");
   EXPECT_EQ(o.append, "x");
   EXPECT_TRUE(o.start_paused && o.sandbox && o.no_reboot && o.nodefaults && o.nographic);
-  EXPECT_EQ(*o.serial, (Chardev{.kind = ChardevKind::kUnixSocket, .id = "s0", .path = "/s", .server = true}));
+  EXPECT_EQ(*o.serial, (ChardevOption{.id = "s0", .config = {.kind = Kind::kSocket, .path = "/s", .server = true}}));
   EXPECT_THAT(o.monitors, SizeIs(0));
 }
 
 TEST(OptionsTest, TakesEachSerialBackend) {
   const struct {
     std::string argument;
-    Chardev chardev;
+    ChardevOption chardev;
   } kCases[] = {
-      {"stdio", {.kind = ChardevKind::kStdio}},
-      {"none", {.kind = ChardevKind::kNone}},
-      {"null", {.kind = ChardevKind::kNull}},
-      {"pty", {.kind = ChardevKind::kPty}},
-      {"file:a,append=on", {.kind = ChardevKind::kFile, .path = "a", .append = true}},
-      {"unix:a", {.kind = ChardevKind::kUnixSocket, .path = "a"}},
-      {"unix:a,server=on", {.kind = ChardevKind::kUnixSocket, .path = "a", .server = true, .wait = true}},
+      {"stdio", {.config = {.kind = Kind::kStdio}}},
+      {"none", {.none = true}},
+      {"null", {.config = {.kind = Kind::kNull}}},
+      {"pty", {.config = {.kind = Kind::kPty}}},
+      {"file:a,append=on", {.config = {.kind = Kind::kFile, .path = "a", .append = true}}},
+      {"unix:a", {.config = {.kind = Kind::kSocket, .path = "a"}}},
+      {"unix:a,server=on", {.config = {.kind = Kind::kSocket, .path = "a", .server = true, .wait = true}}},
   };
   for (const auto& c : kCases) {
     CPR_ASSERT_OK_AND_ASSIGN(const Options o, Parse("-serial " + c.argument));
@@ -137,7 +138,7 @@ TEST(OptionsTest, TakesEachSerialBackend) {
 
 TEST(OptionsTest, NographicPutsTheSerialPortOnStdioIfItIsFree) {
   CPR_ASSERT_OK_AND_ASSIGN(const Options free, Parse("-nographic"));
-  EXPECT_EQ(free.serial->kind, ChardevKind::kStdio);
+  EXPECT_EQ(free.serial->config.kind, Kind::kStdio);
   CPR_ASSERT_OK_AND_ASSIGN(const Options taken, Parse("-nographic -monitor stdio"));
   EXPECT_FALSE(taken.serial.has_value());
   CPR_ASSERT_OK_AND_ASSIGN(const Options nodefaults, Parse("-nographic -nodefaults"));
@@ -274,4 +275,4 @@ TEST(OptionsTest, FindsIncomingAmongWords) {
 }
 
 }  // namespace
-}  // namespace cpr::vmm
+}  // namespace cpr

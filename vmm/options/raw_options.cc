@@ -11,7 +11,7 @@
 #include "vmm/json/arg_reader.h"
 #include "vmm/options/key_values.h"
 
-namespace cpr::vmm {
+namespace cpr {
 namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
@@ -29,12 +29,12 @@ bool LooksLikeUri(absl::string_view text) {
 }
 
 absl::Status ParseMonitorOption(absl::string_view argument, MonitorOptions::Protocol protocol, RawOptions* raw) {
-  CPR_ASSIGN_OR_RETURN(Chardev chardev, ParseChardevShorthand(argument));
-  if (chardev.kind == ChardevKind::kFile || chardev.kind == ChardevKind::kPty) {
+  CPR_ASSIGN_OR_RETURN(ChardevOption chardev, ParseChardevShorthand(argument));
+  if (chardev.config.kind == ChardevConfig::Kind::kFile || chardev.config.kind == ChardevConfig::Kind::kPty) {
     return absl::InvalidArgumentError("a monitor needs stdio or a unix socket");
   }
-  if (chardev.kind == ChardevKind::kNone || chardev.kind == ChardevKind::kNull) return absl::OkStatus();
-  raw->options.monitors.push_back({protocol, std::move(chardev)});
+  if (chardev.none || chardev.config.kind == ChardevConfig::Kind::kNull) return absl::OkStatus();
+  raw->options.monitors.push_back({protocol, std::move(chardev.config)});
   return absl::OkStatus();
 }
 
@@ -134,8 +134,8 @@ absl::Status ParseSerial(absl::string_view argument, RawOptions* raw) {
 }
 
 absl::Status ParseChardevOption(absl::string_view argument, RawOptions* raw) {
-  CPR_ASSIGN_OR_RETURN(Chardev chardev, ParseChardev(argument));
-  const auto same = [&](const Chardev& other) { return other.id == chardev.id; };
+  CPR_ASSIGN_OR_RETURN(ChardevOption chardev, ParseChardev(argument));
+  const auto same = [&](const ChardevOption& other) { return other.id == chardev.id; };
   const bool taken = std::any_of(raw->chardevs.begin(), raw->chardevs.end(), same);
   CPR_RETURN_IF_ERROR(CheckId(chardev.id, taken, "chardev"));
   raw->chardevs.push_back(std::move(chardev));
@@ -198,4 +198,4 @@ absl::Status ParseDisplay(absl::string_view argument, RawOptions*) {
   return absl::InvalidArgumentError(absl::StrCat("Parameter 'type' does not accept value '", argument, "'"));
 }
 
-}  // namespace cpr::vmm
+}  // namespace cpr

@@ -11,7 +11,7 @@
 
 // One parser for each option, and what they collect before names are resolved. Only options.cc uses this.
 
-namespace cpr::vmm {
+namespace cpr {
 
 struct RawOptions {
   Options options;
@@ -19,7 +19,7 @@ struct RawOptions {
   std::optional<std::string> serial_chardev_id;  // -serial chardev:
   bool serial_given = false;
   std::vector<MemoryBackend> objects;
-  std::vector<Chardev> chardevs;
+  std::vector<ChardevOption> chardevs;
   bool incoming_deferred = false;
   std::vector<Channel> incoming_channels;
 };
@@ -44,6 +44,6 @@ absl::Status ParseDisplay(absl::string_view argument, RawOptions* raw);
 // sizes that differ, stdio used twice, nothing to boot.
 absl::Status ResolveOptions(RawOptions* raw);
 
-}  // namespace cpr::vmm
+}  // namespace cpr
 
 #endif  // VMM_OPTIONS_RAW_OPTIONS_H_

@@ -7,7 +7,7 @@
 #include "libcpr/base/status_util.h"
 #include "vmm/options/raw_options.h"
 
-namespace cpr::vmm {
+namespace cpr {
 namespace {
 
 absl::Status ResolveMemory(RawOptions* raw) {
@@ -37,7 +37,7 @@ absl::Status ResolveMemory(RawOptions* raw) {
 }
 
 absl::Status ResolveSerial(RawOptions* raw) {
-  for (const Chardev& chardev : raw->chardevs) {
+  for (const ChardevOption& chardev : raw->chardevs) {
     if (chardev.id != raw->serial_chardev_id) {
       return absl::InvalidArgumentError(absl::StrCat("-chardev ", chardev.id, ": nothing uses it"));
     }
@@ -53,12 +53,12 @@ absl::Status ResolveSerial(RawOptions* raw) {
 // Without -nodefaults, -nographic puts the serial port on stdio if nothing else is there.
 absl::Status ResolveStdio(RawOptions* raw) {
   Options& options = raw->options;
-  size_t users = options.serial.has_value() && options.serial->kind == ChardevKind::kStdio ? 1 : 0;
+  size_t users = options.serial.has_value() && options.serial->config.kind == ChardevConfig::Kind::kStdio ? 1 : 0;
   users += std::count_if(options.monitors.begin(), options.monitors.end(),
-                         [](const MonitorOptions& m) { return m.chardev.kind == ChardevKind::kStdio; });
+                         [](const MonitorOptions& m) { return m.chardev.kind == ChardevConfig::Kind::kStdio; });
   if (users > 1) return absl::InvalidArgumentError("cannot use stdio by multiple character devices");
   if (options.nographic && !options.nodefaults && !options.serial.has_value() && users == 0) {
-    options.serial = Chardev{.kind = ChardevKind::kStdio};
+    options.serial = ChardevOption{.config = {.kind = ChardevConfig::Kind::kStdio}};
   }
   return absl::OkStatus();
 }
@@ -96,4 +96,4 @@ absl::Status ResolveOptions(RawOptions* raw) {
   return CheckBoot(raw->options);
 }
 
-}  // namespace cpr::vmm
+}  // namespace cpr
