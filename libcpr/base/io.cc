@@ -73,7 +73,8 @@ absl::StatusOr<UniqueFd> OpenFile(const std::string& path, int flags, unsigned m
 }
 
 absl::StatusOr<UniqueFd> DupFd(int fd) {
-  UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  constexpr int kFirstNumber = 3;  // never stdio, even where that is closed
+  UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, kFirstNumber));
   if (!copy.ok()) return ErrnoStatus(errno, absl::StrCat("dup of fd ", fd));
   return copy;
 }

@@ -25,7 +25,7 @@ absl::StatusOr<std::string> ReadToEnd(int fd, uint64_t limit_bytes);
 // Opens `path` with CLOEXEC added to `flags`. The error names the path.
 absl::StatusOr<UniqueFd> OpenFile(const std::string& path, int flags, unsigned mode = 0600);
 
-// Duplicates `fd` with CLOEXEC set.
+// Duplicates `fd` with CLOEXEC set, to a number above those of stdio.
 absl::StatusOr<UniqueFd> DupFd(int fd);
 
 // Sets or clears FD_CLOEXEC, or O_NONBLOCK.

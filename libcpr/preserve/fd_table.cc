@@ -46,14 +46,6 @@ absl::Status CheckMemfd(const v1::FdEntry& entry, int fd) {
   return absl::OkStatus();
 }
 
-absl::Status CheckAndPrepare(const v1::FdEntry& entry, int fd) {
-  const FdKind kind = static_cast<FdKind>(entry.kind());
-  CPR_RETURN_IF_ERROR(CheckFdKind(fd, kind));
-  if (kind == FdKind::kMemfd) CPR_RETURN_IF_ERROR(CheckMemfd(entry, fd));
-  CPR_RETURN_IF_ERROR(SetCloexec(fd, true));
-  return SetNonblocking(fd, entry.nonblocking());
-}
-
 v1::FdEntry Describe(absl::string_view name, uint32_t instance, FdKind kind, int fd) {
   v1::FdEntry entry;
   entry.set_name(std::string(name));
@@ -160,12 +152,30 @@ absl::Status ValidateFdManifest(const v1::FdManifest& manifest, size_t fd_count)
   return absl::OkStatus();
 }
 
+absl::StatusOr<FdTable> FdTable::Dup() const {
+  FdTable copy;
+  for (const auto& [key, entry] : entries_) {
+    absl::StatusOr<UniqueFd> fd = DupFd(entry.fd.get());
+    if (!fd.ok()) return Annotate(fd.status(), Label(key.first, key.second));
+    copy.entries_.emplace(key, Entry{entry.kind, *std::move(fd)});
+  }
+  return copy;
+}
+
+absl::Status CheckFdEntry(const v1::FdEntry& entry, int fd) {
+  const FdKind kind = static_cast<FdKind>(entry.kind());
+  CPR_RETURN_IF_ERROR(Annotate(CheckFdKind(fd, kind), Label(entry)));
+  return kind == FdKind::kMemfd ? Annotate(CheckMemfd(entry, fd), Label(entry)) : absl::OkStatus();
+}
+
 absl::StatusOr<FdTable> FdTable::FromManifest(const v1::FdManifest& manifest, std::vector<UniqueFd> fds) {
   CPR_RETURN_IF_ERROR(ValidateFdManifest(manifest, fds.size()));
   FdTable table;
   for (const v1::FdEntry& entry : manifest.entries()) {
     UniqueFd& fd = fds[entry.fd_index()];
-    CPR_RETURN_IF_ERROR(Annotate(CheckAndPrepare(entry, fd.get()), Label(entry)));
+    CPR_RETURN_IF_ERROR(CheckFdEntry(entry, fd.get()));
+    CPR_RETURN_IF_ERROR(Annotate(SetCloexec(fd.get(), true), Label(entry)));
+    CPR_RETURN_IF_ERROR(Annotate(SetNonblocking(fd.get(), entry.nonblocking()), Label(entry)));
     table.entries_.emplace(Key(entry.name(), entry.instance()),
                            Entry{static_cast<FdKind>(entry.kind()), std::move(fd)});
   }

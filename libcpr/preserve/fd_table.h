@@ -51,6 +51,9 @@ class FdTable {
   v1::FdManifest Manifest() const;
   std::vector<int> fds() const;
 
+  // A table of duplicates of everything, for a holder that must be able to start over with its own.
+  absl::StatusOr<FdTable> Dup() const;
+
   // The table that `manifest` describes, from `fds` in the order of its indices. Each fd is checked against its entry:
   // kind, and of a memfd size and seals; O_NONBLOCK is set as recorded and CLOEXEC always. Owns all of `fds` from the
   // call on, also on error. kDataLoss: the manifest is malformed or does not fit the number of fds.
@@ -69,6 +72,10 @@ class FdTable {
 // Checks `manifest` by itself: names, kinds, no key twice, and every index below `fd_count` used exactly once.
 // kDataLoss, naming the entry.
 absl::Status ValidateFdManifest(const v1::FdManifest& manifest, size_t fd_count);
+
+// Checks that `fd` (lent) is what `entry` says: kind, and of a memfd size and seals. kFailedPrecondition, naming the
+// entry.
+absl::Status CheckFdEntry(const v1::FdEntry& entry, int fd);
 
 }  // namespace cpr
 
