@@ -11,11 +11,11 @@ namespace cpr::kvm {
 struct HostCaps {
   uint32_t xsave_size_bytes = 4096;      // of KVM_GET_XSAVE2 with KVM_CAP_XSAVE2, else of KVM_GET_XSAVE
   bool xsave2 = false;                   // KVM_CAP_XSAVE2
+  uint64_t xsave_features = 3;           // XSTATE_BV bits that a guest may use: CPUID leaf 0xd; x87 and SSE always
   bool sregs2 = false;                   // KVM_CAP_SREGS2: PDPTRs travel with the segment registers
   uint32_t nested_state_size_bytes = 0;  // KVM_CAP_NESTED_STATE, the largest state; 0 = no nested virtualisation
   bool get_tsc_khz = false;              // KVM_CAP_GET_TSC_KHZ
   bool tsc_control = false;              // KVM_CAP_TSC_CONTROL: the guest's TSC may run at another frequency
-  bool tsc_offset = false;               // KVM_CAP_VCPU_ATTRIBUTES: KVM_VCPU_TSC_CTRL / KVM_VCPU_TSC_OFFSET
   bool triple_fault_event = false;       // KVM_CAP_X86_TRIPLE_FAULT_EVENT
   bool exception_payload = false;        // KVM_CAP_EXCEPTION_PAYLOAD
   bool irqfd_resample = false;           // KVM_CAP_IRQFD_RESAMPLE
@@ -27,6 +27,11 @@ struct HostCaps {
   uint32_t max_vcpus = 0;                // KVM_CAP_MAX_VCPUS
   uint32_t max_vcpu_id = 0;              // KVM_CAP_MAX_VCPU_ID: ids below it are valid
 };
+
+// Lets the vCPUs that this process creates from now on use AMX, where the host has it: arch_prctl(2)
+// ARCH_REQ_XCOMP_GUEST_PERM. Without it KVM offers no AMX. Call it before System::Create; it acts on the whole process.
+// Returns whether AMX is allowed.
+bool AllowGuestAmx();
 
 // Asks the KVM behind `kvm_fd` (lent). kUnimplemented "host KVM lacks KVM_CAP_X" names the first required capability
 // that is missing.

@@ -77,7 +77,7 @@ class [[nodiscard]] Vcpu {
 
   absl::StatusOr<uint32_t> TscKhz() const;
   absl::Status SetTscKhz(uint32_t tsc_khz);
-  // KVM_VCPU_TSC_CTRL / KVM_VCPU_TSC_OFFSET: guest TSC = host TSC (scaled) + offset. Needs KVM_CAP_VCPU_ATTRIBUTES.
+  // KVM_VCPU_TSC_CTRL / KVM_VCPU_TSC_OFFSET: guest TSC = host TSC (scaled) + offset.
   absl::StatusOr<uint64_t> TscOffset() const;
   absl::Status SetTscOffset(uint64_t offset);
 

@@ -46,6 +46,14 @@ absl::Status Vm::EnableX2ApicApi(uint64_t flags) {
   return EnableCap(fd(), KVM_CAP_X2APIC_API, "KVM_ENABLE_CAP KVM_CAP_X2APIC_API", flags);
 }
 
+absl::Status Vm::EnableExceptionPayload() {
+  return EnableCap(fd(), KVM_CAP_EXCEPTION_PAYLOAD, "KVM_ENABLE_CAP KVM_CAP_EXCEPTION_PAYLOAD", 1);
+}
+
+absl::Status Vm::EnableTripleFaultEvent() {
+  return EnableCap(fd(), KVM_CAP_X86_TRIPLE_FAULT_EVENT, "KVM_ENABLE_CAP KVM_CAP_X86_TRIPLE_FAULT_EVENT", 1);
+}
+
 absl::Status Vm::CreateIrqchip() { return CPR_IOCTL(fd(), KVM_CREATE_IRQCHIP, 0).status(); }
 
 absl::Status Vm::EnableSplitIrqchip(uint32_t routes) {

@@ -46,6 +46,10 @@ class [[nodiscard]] Vm {
   // KVM_CAP_X2APIC_API: KVM_X2APIC_API_USE_32BIT_IDS, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK. Before any vCPU.
   absl::Status EnableX2ApicApi(uint64_t flags);
 
+  // Let pending exceptions and triple faults be told apart in kvm_vcpu_events. Before any vCPU.
+  absl::Status EnableExceptionPayload();
+  absl::Status EnableTripleFaultEvent();
+
   // PIC, IOAPIC and LAPICs in the kernel; or the LAPICs alone and `routes` GSIs kept for a user-space IOAPIC. Before
   // any vCPU.
   absl::Status CreateIrqchip();

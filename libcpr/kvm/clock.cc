@@ -1,0 +1,102 @@
+#include "libcpr/kvm/clock.h"
+
+#include <time.h>
+#include <x86intrin.h>
+
+#include "libcpr/base/status_macros.h"
+#include "libcpr/kvm/uapi.h"
+
+namespace cpr::kvm {
+namespace {
+
+constexpr uint32_t kKernelSample = KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
+
+uint64_t ReadClockNs(clockid_t id) {
+  timespec now = {};
+  ::clock_gettime(id, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+// The kernel's get_kvmclock_base_ns(), as near as user space can see it.
+uint64_t HostBaseNs() {
+  const uint64_t suspended_ns = ReadClockNs(CLOCK_BOOTTIME) - ReadClockNs(CLOCK_MONOTONIC);
+  return ReadClockNs(CLOCK_MONOTONIC_RAW) + suspended_ns;
+}
+
+struct HostSample {
+  uint64_t tsc, realtime_ns, base_ns;
+};
+
+HostSample SampleHost() { return {__rdtsc(), ReadClockNs(CLOCK_REALTIME), HostBaseNs()}; }
+
+uint64_t Middle(uint64_t a, uint64_t b) { return a + (b - a) / 2; }
+
+uint64_t TicksToNs(uint64_t ticks, uint32_t khz) {
+  return static_cast<uint64_t>(static_cast<unsigned __int128>(ticks) * 1'000'000 / khz);
+}
+
+// Of a difference of times, so it may be negative.
+int64_t NsToTicks(int64_t ns, uint32_t khz) {
+  return static_cast<int64_t>(static_cast<__int128>(ns) * khz / 1'000'000);
+}
+
+// What kvm-clock should read at `now`. Where the kernel derives it from the TSC, so do we: its other base runs away
+// from the TSC by parts per million, and a clock set by that could step back.
+uint64_t ClockAt(const ClockState& state, const HostSample& now) {
+  if (state.master_clock && state.tsc_khz != 0) {
+    return state.kvmclock_ns + TicksToNs(now.tsc - state.host_tsc, state.tsc_khz);
+  }
+  return state.kvmclock_ns + (now.base_ns - state.host_base_ns);
+}
+
+// Sets the clock to `clock_ns` as of `realtime_ns`; the kernel adds what has passed since, the ioctl's own time
+// included.
+absl::Status SetClockAsOf(Vm& vm, uint64_t clock_ns, uint64_t realtime_ns, const HostCaps& caps) {
+  kvm_clock_data clock = {};
+  clock.clock = clock_ns;
+  if ((caps.clock_flags & KVM_CLOCK_REALTIME) != 0) {
+    clock.flags = KVM_CLOCK_REALTIME;
+    clock.realtime = realtime_ns;
+  } else if (const uint64_t now_ns = ReadClockNs(CLOCK_REALTIME); now_ns > realtime_ns) {
+    clock.clock += now_ns - realtime_ns;
+  }
+  return vm.SetClock(clock);
+}
+
+}  // namespace
+
+absl::StatusOr<ClockState> SaveClock(const Vm& vm, uint32_t tsc_khz) {
+  const HostSample before = SampleHost();
+  CPR_ASSIGN_OR_RETURN(const kvm_clock_data clock, vm.Clock());
+  const HostSample after = SampleHost();
+  ClockState state = {
+      .kvmclock_ns = clock.clock,
+      .host_tsc = Middle(before.tsc, after.tsc),
+      .realtime_ns = Middle(before.realtime_ns, after.realtime_ns),
+      .host_base_ns = Middle(before.base_ns, after.base_ns),
+      .master_clock = (clock.flags & kKernelSample) == kKernelSample,
+      .tsc_khz = tsc_khz,
+  };
+  if (state.master_clock) {
+    state.host_tsc = clock.host_tsc;
+    state.realtime_ns = clock.realtime;
+  }
+  return state;
+}
+
+absl::StatusOr<uint64_t> RestoreClock(Vm& vm, const ClockState& state, ClockRule rule, const HostCaps& caps) {
+  if (rule == ClockRule::kSameKernel) {
+    const HostSample now = SampleHost();
+    CPR_RETURN_IF_ERROR(SetClockAsOf(vm, ClockAt(state, now), now.realtime_ns, caps));
+    return 0;
+  }
+  if (state.tsc_khz == 0)
+    return absl::FailedPreconditionError("clock state has no tsc_khz: TSC offsets cannot be computed");
+  CPR_RETURN_IF_ERROR(SetClockAsOf(vm, state.kvmclock_ns, state.realtime_ns, caps));
+  CPR_ASSIGN_OR_RETURN(const ClockState now, SaveClock(vm, state.tsc_khz));
+  // The guest's TSC at kvm-clock 0 stays the same: offset + host_tsc - kvmclock * frequency.
+  const int64_t passed_ns = static_cast<int64_t>(now.kvmclock_ns - state.kvmclock_ns);
+  return static_cast<uint64_t>(NsToTicks(passed_ns, state.tsc_khz)) + state.host_tsc - now.host_tsc;
+}
+
+}  // namespace cpr::kvm
