@@ -1,6 +1,8 @@
 #include "libcpr/vmstate/proto_payload.h"
 
 #include <climits>
+#include <map>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/descriptor.h"
@@ -17,34 +19,50 @@ using ::google::protobuf::FieldDescriptor;
 using ::google::protobuf::Message;
 using ::google::protobuf::Reflection;
 
-absl::Status RefuseUnknownFields(const Message& message);
+// Finds fields that the reader does not know, at any depth. State has many small messages of few types, most of them
+// without messages in them, so which fields of a type to look into is found out once for each.
+class UnknownFields {
+ public:
+  absl::Status RefuseIn(const Message& message) {
+    return RefuseIn(message, FieldsToLookInto(*message.GetDescriptor()));
+  }
 
-absl::Status RefuseUnknownFieldsIn(const Message& message, const FieldDescriptor& field) {
-  const Reflection& reflection = *message.GetReflection();
-  if (!field.is_repeated()) {
-    return reflection.HasField(message, &field) ? RefuseUnknownFields(reflection.GetMessage(message, &field))
-                                                : absl::OkStatus();
-  }
-  for (int i = 0, size = reflection.FieldSize(message, &field); i < size; ++i) {
-    CPR_RETURN_IF_ERROR(RefuseUnknownFields(reflection.GetRepeatedMessage(message, &field, i)));
-  }
-  return absl::OkStatus();
-}
+ private:
+  using Fields = std::vector<const FieldDescriptor*>;
 
-absl::Status RefuseUnknownFields(const Message& message) {
-  const Descriptor& descriptor = *message.GetDescriptor();
-  const auto& unknown = message.GetReflection()->GetUnknownFields(message);
-  if (!unknown.empty()) {
-    return absl::DataLossError(
-        absl::StrCat(descriptor.full_name(), ": field ", unknown.field(0).number(), " is not known"));
+  const Fields& FieldsToLookInto(const Descriptor& type) {
+    const auto [entry, is_new] = fields_.try_emplace(&type);
+    if (!is_new) return entry->second;
+    for (int i = 0; i < type.field_count(); ++i) {
+      if (type.field(i)->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) entry->second.push_back(type.field(i));
+    }
+    return entry->second;
   }
-  for (int i = 0; i < descriptor.field_count(); ++i) {
-    const FieldDescriptor& field = *descriptor.field(i);
-    if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE)
-      CPR_RETURN_IF_ERROR(RefuseUnknownFieldsIn(message, field));
+
+  absl::Status RefuseIn(const Message& message, const Fields& fields) {
+    const Reflection& reflection = *message.GetReflection();
+    if (const auto& unknown = reflection.GetUnknownFields(message); !unknown.empty()) {
+      return absl::DataLossError(
+          absl::StrCat(message.GetTypeName(), ": field ", unknown.field(0).number(), " is not known"));
+    }
+    for (const FieldDescriptor* field : fields) CPR_RETURN_IF_ERROR(RefuseInField(message, reflection, *field));
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
-}
+
+  absl::Status RefuseInField(const Message& message, const Reflection& reflection, const FieldDescriptor& field) {
+    const Fields& inner = FieldsToLookInto(*field.message_type());
+    if (!field.is_repeated()) {
+      return reflection.HasField(message, &field) ? RefuseIn(reflection.GetMessage(message, &field), inner)
+                                                  : absl::OkStatus();
+    }
+    for (int i = 0, size = reflection.FieldSize(message, &field); i < size; ++i) {
+      CPR_RETURN_IF_ERROR(RefuseIn(reflection.GetRepeatedMessage(message, &field, i), inner));
+    }
+    return absl::OkStatus();
+  }
+
+  std::map<const Descriptor*, Fields> fields_;  // its entries stay where they are
+};
 
 }  // namespace
 
@@ -81,7 +99,7 @@ absl::Status DecodeProtoInto(absl::string_view payload, uint32_t version, uint32
     return absl::DataLossError(
         absl::StrCat(message->GetTypeName(), ": not set: ", message->InitializationErrorString()));
   }
-  return version <= known_version ? RefuseUnknownFields(*message) : absl::OkStatus();
+  return version <= known_version ? UnknownFields().RefuseIn(*message) : absl::OkStatus();
 }
 
 }  // namespace cpr

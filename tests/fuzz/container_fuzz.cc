@@ -6,7 +6,6 @@
 #include <string>
 
 #include "google/protobuf/struct.pb.h"
-#include "libcpr/base/crc32c.h"
 #include "libcpr/vmstate/container.h"
 #include "libcpr/vmstate/proto_payload.h"
 #include "libcpr/vmstate/section.h"
@@ -19,11 +18,11 @@ using ::cpr::ContainerReader;
 using ::cpr::SectionView;
 namespace wire = ::cpr::internal;
 
-// Makes every checksum of `bytes` that can be found right, and the header's size that of the input.
+// Gives `bytes` a good header and makes right every checksum that can be found, up to where the sections go wrong.
 void RepairChecksums(std::string* bytes) {
   if (bytes->size() < cpr::kHeaderBytes + wire::kTrailerBytes) return;
-  wire::StoreLe(uint64_t{bytes->size() - cpr::kHeaderBytes}, 24, bytes);
-  wire::StoreLe(cpr::Crc32c(absl::string_view(*bytes).substr(0, 56)), 56, bytes);
+  bytes->resize(wire::AlignUp(bytes->size()));
+  cpr::StoreStateHeader({.body_bytes = bytes->size() - cpr::kHeaderBytes}, bytes);
   const size_t trailer_at = bytes->size() - wire::kTrailerBytes;
   uint32_t frames_crc = 0, count = 0;
   for (size_t at = cpr::kHeaderBytes; at < trailer_at; ++count) {

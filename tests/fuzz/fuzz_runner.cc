@@ -24,8 +24,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 namespace {
 
-// Enough for some minutes of bugs' worth; the clock bounds slow machines and sanitizers.
-constexpr int kMutations = 50'000;
+// About a second's work for an optimized parser; the clock bounds slow machines and sanitizers.
+constexpr int kMutations = 300'000;
 constexpr std::chrono::seconds kTimeLimit(10);
 
 std::vector<std::string> ReadCorpus(int argc, char** argv) {
