@@ -13,7 +13,9 @@ namespace {
 
 constexpr uint64_t kPageBytes = 4096;
 
-absl::Status CheckBackend(const MemoryBackend& backend) {
+}  // namespace
+
+absl::Status CheckMemoryBackend(const MemoryBackend& backend) {
   const auto refuse = [](absl::string_view why) { return absl::InvalidArgumentError(why); };
   if (!IsIdentifier(backend.id)) return refuse("Parameter 'id' expects an identifier");
   if (backend.size_bytes == 0) return refuse("can't create backend with size 0");
@@ -30,8 +32,6 @@ absl::Status CheckBackend(const MemoryBackend& backend) {
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 absl::string_view MemoryBackendKindName(MemoryBackendKind kind) {
   switch (kind) {
@@ -73,7 +73,7 @@ absl::StatusOr<MemoryBackend> ParseMemoryBackend(absl::string_view text) {
     backend.hugetlb_size_bytes = args.Size("hugetlbsize").value_or(0);
   }
   CPR_RETURN_IF_ERROR(args.Finish());
-  CPR_RETURN_IF_ERROR(CheckBackend(backend));
+  CPR_RETURN_IF_ERROR(CheckMemoryBackend(backend));
   return backend;
 }
 

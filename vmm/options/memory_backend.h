@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
@@ -30,6 +31,9 @@ struct MemoryBackend {
 // on for memfd and off for the others unless given. kInvalidArgument names what is wrong; kUnimplemented: an object
 // that later releases have. Thread-safe.
 absl::StatusOr<MemoryBackend> ParseMemoryBackend(absl::string_view text);
+
+// kInvalidArgument: a value that no backend has, such as a size of 0.
+absl::Status CheckMemoryBackend(const MemoryBackend& backend);
 
 // "memory-backend-file" and so on.
 absl::string_view MemoryBackendKindName(MemoryBackendKind kind);

@@ -75,6 +75,9 @@ absl::StatusOr<Options> ParseOptions(int argc, const char* const* argv);
 std::string HelpText();
 std::string VersionText();
 
+// Whether `text` is 8-4-4-4-12 hexadecimal digits.
+bool IsUuid(absl::string_view text);
+
 // Whether `words`, a command line, has -incoming among them (an exec into it would end the guest otherwise).
 bool HasIncomingOption(absl::Span<const std::string> words);
 

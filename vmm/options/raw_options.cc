@@ -174,14 +174,18 @@ absl::Status ParseName(absl::string_view argument, RawOptions* raw) {
   return args.Finish();
 }
 
-absl::Status ParseUuid(absl::string_view argument, RawOptions* raw) {
-  const auto fits = [&](size_t i) {
+bool IsUuid(absl::string_view text) {
+  const auto fits = [text](size_t i) {
     const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-    return dash ? argument[i] == '-' : absl::ascii_isxdigit(argument[i]);
+    return dash ? text[i] == '-' : absl::ascii_isxdigit(text[i]);
   };
-  bool ok = argument.size() == 36;
-  for (size_t i = 0; ok && i < argument.size(); ++i) ok = fits(i);
-  if (!ok) return absl::InvalidArgumentError("failed to parse UUID string: wrong format");
+  bool ok = text.size() == 36;
+  for (size_t i = 0; ok && i < text.size(); ++i) ok = fits(i);
+  return ok;
+}
+
+absl::Status ParseUuid(absl::string_view argument, RawOptions* raw) {
+  if (!IsUuid(argument)) return absl::InvalidArgumentError("failed to parse UUID string: wrong format");
   raw->options.uuid = absl::AsciiStrToLower(argument);
   return absl::OkStatus();
 }

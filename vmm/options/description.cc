@@ -1,0 +1,130 @@
+#include "vmm/options/description.h"
+
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace cpr {
+namespace {
+
+// The new VMM may run in another folder.
+std::optional<std::string> Absolute(const std::optional<std::string>& path) {
+  if (!path.has_value() || path->empty()) return path;
+  std::error_code error;  // no working directory: the path stays as it is
+  const auto absolute = std::filesystem::absolute(*path, error);
+  return error ? *path : absolute.lexically_normal().string();
+}
+
+absl::string_view IrqchipName(IrqchipKind kind) { return kind == IrqchipKind::kKernel ? "on" : "split"; }
+absl::string_view OnOff(bool on) { return on ? "on" : "off"; }
+std::string Quoted(const std::string& text) { return absl::StrCat("'", text, "'"); }
+
+// Collects differences between what was given and what is saved.
+class Differences {
+ public:
+  // `show` makes a text or a number of a value.
+  template <typename T, typename Show>
+  void Compare(absl::string_view option, const std::optional<T>& given, const std::optional<T>& saved, Show show) {
+    if (!given.has_value() || given == saved) return;
+    texts_.push_back(absl::StrCat(option, " is ", show(*given), ", the machine has ",
+                                  saved.has_value() ? absl::StrCat(show(*saved)) : std::string("none")));
+  }
+  template <typename T, typename Show>
+  void CompareValue(absl::string_view option, const T& given, const T& saved, Show show) {
+    Compare(option, std::make_optional(given), std::make_optional(saved), show);
+  }
+  std::vector<std::string> Take() { return std::move(texts_); }
+
+ private:
+  std::vector<std::string> texts_;
+};
+
+void CompareMemory(const MemoryBackend& given, const MemoryBackend& saved, Differences* differences) {
+  const auto number = [](uint64_t n) { return n; };
+  const auto property = [&](absl::string_view name) { return absl::StrCat("-object ", given.id, ": ", name); };
+  differences->CompareValue("-object id", given.id, saved.id, Quoted);
+  differences->CompareValue(property("type"), given.kind, saved.kind, MemoryBackendKindName);
+  differences->CompareValue(property("share"), given.share, saved.share, OnOff);
+  differences->CompareValue(property("mem-path"), given.mem_path, saved.mem_path, Quoted);
+  differences->CompareValue(property("align"), given.align_bytes, saved.align_bytes, number);
+  differences->CompareValue(property("hugetlb"), given.hugetlb, saved.hugetlb, OnOff);
+  differences->CompareValue(property("hugetlbsize"), given.hugetlb_size_bytes, saved.hugetlb_size_bytes, number);
+}
+
+}  // namespace
+
+MachineDescription DescribeGiven(const Options& options) {
+  MachineDescription machine;
+  machine.irqchip = options.irqchip;
+  machine.vcpus = options.vcpus;
+  machine.memory_bytes = options.memory_bytes;
+  machine.memory = options.memory_backend;
+  if (machine.memory.has_value()) machine.memory->mem_path = *Absolute(machine.memory->mem_path);
+  machine.implicit_ram_shared = options.aux_ram_share;
+  machine.kernel = Absolute(options.kernel);
+  machine.initrd = Absolute(options.initrd);
+  machine.append = options.append;
+  machine.serial = options.serial;
+  machine.name = options.name;
+  machine.uuid = options.uuid;
+  return machine;
+}
+
+MachineDescription DescribeMachine(const Options& options) {
+  MachineDescription machine = DescribeGiven(options);
+  if (!machine.irqchip.has_value()) machine.irqchip = IrqchipKind::kSplit;
+  if (!machine.vcpus.has_value()) machine.vcpus = 1;
+  if (!machine.memory_bytes.has_value()) machine.memory_bytes = kDefaultMemoryBytes;
+  if (!machine.memory.has_value()) {
+    machine.memory = MemoryBackend{.kind = MemoryBackendKind::kMemfd,
+                                   .id = kImplicitRamId,
+                                   .size_bytes = *machine.memory_bytes,
+                                   .share = options.aux_ram_share.value_or(true)};
+  }
+  machine.implicit_ram_shared.reset();
+  for (auto* text : {&machine.kernel, &machine.initrd, &machine.append, &machine.name, &machine.uuid}) {
+    if (!text->has_value()) *text = "";
+  }
+  if (!machine.serial.has_value()) {
+    // Without -nodefaults there is a port that nobody listens to.
+    machine.serial = options.nodefaults ? ChardevOption{.none = true}
+                                        : ChardevOption{.config = {.kind = ChardevConfig::Kind::kNull}};
+  }
+  return machine;
+}
+
+std::vector<std::string> DescribeDifferences(const MachineDescription& given, const MachineDescription& saved) {
+  Differences differences;
+  const auto bytes = [](uint64_t n) { return absl::StrCat(n, " bytes"); };
+  differences.Compare("-machine kernel-irqchip", given.irqchip, saved.irqchip, IrqchipName);
+  differences.Compare("-smp", given.vcpus, saved.vcpus, [](unsigned n) { return n; });
+  differences.Compare("-m", given.memory_bytes, saved.memory_bytes, bytes);
+  if (given.memory.has_value()) CompareMemory(*given.memory, *saved.memory, &differences);
+  if (saved.memory->id == kImplicitRamId && !given.memory.has_value()) {
+    differences.Compare("-machine aux-ram-share", given.implicit_ram_shared, std::make_optional(saved.memory->share),
+                        OnOff);
+  }
+  differences.Compare("-kernel", given.kernel, saved.kernel, Quoted);
+  differences.Compare("-initrd", given.initrd, saved.initrd, Quoted);
+  differences.Compare("-append", given.append, saved.append, Quoted);
+  differences.Compare("-uuid", given.uuid, saved.uuid, Quoted);
+  if (given.serial.has_value() && given.serial->none != saved.serial->none) {
+    differences.CompareValue("-serial", given.serial->none, saved.serial->none,
+                             [](bool none) { return none ? "none" : "a port"; });
+  }
+  return differences.Take();
+}
+
+absl::StatusOr<MachineDescription> JoinDescriptions(const MachineDescription& given, const MachineDescription& saved) {
+  if (const auto differences = DescribeDifferences(given, saved); !differences.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the command line differs from the machine that arrives: ", absl::StrJoin(differences, "; ")));
+  }
+  MachineDescription machine = saved;
+  if (given.name.has_value()) machine.name = given.name;
+  if (given.serial.has_value()) machine.serial = given.serial;
+  return machine;
+}
+
+}  // namespace cpr

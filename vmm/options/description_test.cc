@@ -1,0 +1,166 @@
+#include "vmm/options/description.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "libcpr/base/status_macros.h"
+#include "libcpr/testing/matchers.h"
+#include "libcpr/testing/section_conformance.h"
+
+namespace cpr {
+namespace {
+
+using ::cpr::testing::IsOk;
+using ::cpr::testing::StatusIs;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+Options Parse(const std::string& line) {
+  auto options = ParseOptions(std::vector<std::string>(absl::StrSplit(line, ' ', absl::SkipEmpty())));
+  EXPECT_THAT(options, IsOk()) << line;
+  return options.ok() ? *options : Options();
+}
+
+constexpr char kBoot[] =
+    "-kernel /k -append quiet -smp 2 -object memory-backend-file,id=ram0,size=64M,mem-path=/ram,share=on -serial "
+    "file:/s "
+    "-uuid 00000000-0000-0000-0000-000000000001 -name old";
+
+TEST(DescriptionTest, FillsInTheDefaults) {
+  const MachineDescription machine = DescribeMachine(Parse("-kernel /k"));
+  EXPECT_EQ(machine.irqchip, IrqchipKind::kSplit);
+  EXPECT_EQ(machine.vcpus, 1u);
+  EXPECT_EQ(machine.memory_bytes, 128u << 20);
+  EXPECT_EQ(*machine.memory,
+            (MemoryBackend{.kind = MemoryBackendKind::kMemfd, .id = "pc.ram", .size_bytes = 128 << 20, .share = true}))
+      << "implicit RAM is shared by default";
+  EXPECT_FALSE(machine.serial->none);
+  EXPECT_TRUE(DescribeMachine(Parse("-kernel /k -nodefaults")).serial->none);
+  EXPECT_FALSE(DescribeMachine(Parse("-kernel /k -machine aux-ram-share=off")).memory->share);
+}
+
+TEST(DescriptionTest, PathsBecomeAbsolute) {
+  const MachineDescription machine =
+      DescribeMachine(Parse("-kernel k -object memory-backend-file,id=r,size=1M,mem-path=./ram"));
+  EXPECT_TRUE(absl::StartsWith(*machine.kernel, "/")) << *machine.kernel;
+  EXPECT_TRUE(absl::StartsWith(machine.memory->mem_path, "/")) << machine.memory->mem_path;
+  EXPECT_TRUE(absl::EndsWith(machine.memory->mem_path, "/ram") && !absl::StrContains(machine.memory->mem_path, "/./"));
+}
+
+TEST(DescriptionTest, SurvivesItsProto) {
+  for (const std::string& line :
+       {std::string(kBoot), std::string("-kernel /k -nodefaults -machine kernel-irqchip=on")}) {
+    MachineDescription machine = DescribeMachine(Parse(line));
+    CPR_ASSERT_OK_AND_ASSIGN(const MachineDescription again,
+                             MachineDescriptionFromProto(MachineDescriptionToProto(machine)));
+    EXPECT_EQ(again, machine) << line;
+  }
+}
+
+// Also what a file the user may have moved, or another log for the serial port, does not make another machine.
+TEST(DescriptionTest, ComparesOnlyWhatWasGiven) {
+  const MachineDescription saved = DescribeMachine(Parse(kBoot));
+  for (const std::string line :
+       {"", "-smp 2", "-m 64M", "-machine pc", "-machine q35,aux-ram-share=off", "-name new", "-serial null",
+        "-object memory-backend-file,id=ram0,size=64M,mem-path=/x/../ram,share=on,prealloc=on", "-nodefaults", "-S"}) {
+    EXPECT_THAT(DescribeDifferences(DescribeGiven(Parse("-incoming defer " + line)), saved), IsEmpty()) << line;
+  }
+}
+
+TEST(DescriptionTest, NamesEachDifference) {
+  const MachineDescription saved = DescribeMachine(Parse(kBoot));
+  const struct {
+    std::string line;
+    std::string difference;
+  } kCases[] = {
+      {"-smp 4", "-smp is 4, the machine has 2"},
+      {"-m 1M", "-m is 1048576 bytes, the machine has 67108864 bytes"},
+      {"-machine kernel-irqchip=on", "-machine kernel-irqchip is on, the machine has split"},
+      {"-kernel /l", "-kernel is '/l', the machine has '/k'"},
+      {"-kernel /k -initrd /i", "-initrd is '/i', the machine has ''"},
+      {"-kernel /k -append x", "-append is 'x', the machine has 'quiet'"},
+      {"-serial none", "-serial is none, the machine has a port"},
+      {"-uuid 00000000-0000-0000-0000-000000000002",
+       "-uuid is '00000000-0000-0000-0000-000000000002', the machine has '00000000-0000-0000-0000-000000000001'"},
+      {"-object memory-backend-file,id=r,size=64M,mem-path=/ram,share=on", "-object id is 'r', the machine has 'ram0'"},
+      {"-object memory-backend-file,id=ram0,size=64M,mem-path=/ram", "-object ram0: share is off, the machine has on"},
+      {"-object memory-backend-file,id=ram0,size=64M,mem-path=/other,share=on",
+       "-object ram0: mem-path is '/other', the machine has '/ram'"},
+      {"-object memory-backend-file,id=ram0,size=64M,mem-path=/ram,share=on,align=2M",
+       "-object ram0: align is 2097152, the machine has 0"},
+  };
+  for (const auto& c : kCases) {
+    EXPECT_THAT(DescribeDifferences(DescribeGiven(Parse("-incoming defer " + c.line)), saved),
+                ElementsAre(c.difference));
+  }
+  const MachineDescription implicit = DescribeMachine(Parse("-kernel /k"));
+  EXPECT_THAT(DescribeDifferences(DescribeGiven(Parse("-incoming defer -machine aux-ram-share=off")), implicit),
+              ElementsAre("-machine aux-ram-share is off, the machine has on"));
+  EXPECT_THAT(
+      DescribeDifferences(
+          DescribeGiven(Parse("-incoming defer -object memory-backend-ram,id=pc.ram,size=128M,share=on")), implicit),
+      ElementsAre("-object pc.ram: type is memory-backend-ram, the machine has memory-backend-memfd"));
+}
+
+TEST(DescriptionTest, JoiningTakesTheNewSidesNameAndSerialBackend) {
+  const MachineDescription saved = DescribeMachine(Parse(kBoot));
+  CPR_ASSERT_OK_AND_ASSIGN(
+      const MachineDescription joined,
+      JoinDescriptions(DescribeGiven(Parse("-incoming defer -name new -serial stdio -machine aux-ram-share=on")),
+                       saved));
+  EXPECT_EQ(joined.name, "new");
+  EXPECT_EQ(joined.serial->config.kind, ChardevConfig::Kind::kStdio);
+  EXPECT_EQ(joined.memory, saved.memory);
+  EXPECT_THAT(JoinDescriptions(DescribeGiven(Parse("-incoming defer -smp 3 -m 1M")), saved),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("-smp is 3"), HasSubstr("; -m is 1048576 bytes"))));
+}
+
+struct DescriptionTraits {
+  using Object = MachineDescription;
+  using Proto = v1::MachineDescription;
+  static std::unique_ptr<Object> Create() {
+    return std::make_unique<Object>(DescribeMachine(Parse("-kernel /k -serial null")));
+  }
+  static void Modify(Object& object) {
+    object = DescribeMachine(
+        Parse("-kernel /l -initrd /i -append a -smp 3 -machine kernel-irqchip=on -serial pty -name n "
+              "-uuid 00000000-0000-0000-0000-000000000003 "
+              "-object memory-backend-memfd,id=m,size=4M,share=off,hugetlb=on,hugetlbsize=2M,prealloc=on"));
+  }
+  static Proto Save(const Object& object) { return MachineDescriptionToProto(object); }
+  static absl::Status Restore(Object& object, const Proto& proto) {
+    CPR_ASSIGN_OR_RETURN(object, MachineDescriptionFromProto(proto));
+    return absl::OkStatus();
+  }
+  static std::vector<testing::Corruption<Proto>> Corruptions() {
+    return {
+        {"type", [](Proto& p) { p.set_type(static_cast<v1::MachineType>(9)); }},
+        {"irqchip", [](Proto& p) { p.set_irqchip(static_cast<v1::MachineIrqchip>(9)); }},
+        {"vcpus 0", [](Proto& p) { p.set_vcpus(0); }},
+        {"vcpus 65", [](Proto& p) { p.set_vcpus(65); }},
+        {"no memory", [](Proto& p) { p.clear_memory(); }},
+        {"memory kind", [](Proto& p) { p.mutable_memory()->set_kind(static_cast<v1::MemoryBackendKind>(9)); }},
+        {"memory id", [](Proto& p) { p.mutable_memory()->set_id("0/"); }},
+        {"memory size", [](Proto& p) { p.mutable_memory()->set_size_bytes(4097); }},
+        {"memory path", [](Proto& p) { p.mutable_memory()->set_mem_path("/x"); }},
+        {"kernel", [](Proto& p) { p.set_kernel("relative"); }},
+        {"initrd", [](Proto& p) { p.set_initrd("relative"); }},
+        {"serial", [](Proto& p) { p.mutable_serial()->clear_kind(); }},
+        {"uuid", [](Proto& p) { p.set_uuid("1"); }},
+    };
+  }
+};
+}  // namespace
+
+namespace testing {
+INSTANTIATE_TYPED_TEST_SUITE_P(MachineDescription, SectionConformance, DescriptionTraits);
+}  // namespace testing
+}  // namespace cpr
