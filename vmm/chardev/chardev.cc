@@ -56,7 +56,7 @@ Chardev::Chardev(const ChardevConfig& config, Endpoints endpoints, EventLoop* lo
 Chardev::~Chardev() {
   callbacks_ = {};  // the device may be gone already
   if (!released_) {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     output_.Flush();
   }
   Quiesce();
@@ -78,7 +78,7 @@ void Chardev::SetCallbacks(ChardevCallbacks callbacks) {
 }
 
 void Chardev::Write(absl::string_view data) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   output_.Queue(data);
   // While it waits for EPOLLOUT another try is futile, except for a disk that was full: no event tells of it.
   if (quiesced_ || output_.unwritten().empty() || (blocked_ && config_.kind != Kind::kFile)) return;
@@ -102,7 +102,7 @@ void Chardev::UpdateWatches() {
   bool quiesced, blocked, broken;
   int out;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     quiesced = quiesced_;
     blocked = blocked_;
     broken = std::exchange(broken_, false);
@@ -151,7 +151,7 @@ size_t Chardev::RoomOrThrottle() {
 }
 
 void Chardev::ReadInput() {
-  if (absl::MutexLock lock(&mutex_); quiesced_) return;
+  if (MutexLock lock(&mutex_); quiesced_) return;
   char data[kReadBytes];
   const size_t room = std::min(RoomOrThrottle(), sizeof(data));
   if (room == 0 || !endpoints_.in.ok()) return UpdateWatches();
@@ -175,7 +175,7 @@ void Chardev::AcceptClient() {
   endpoints_.in = *std::move(client);
   throttled_ = false;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     output_.Attach(*std::move(out));
   }
   UpdateWatches();
@@ -185,7 +185,7 @@ void Chardev::AcceptClient() {
 void Chardev::Disconnect() {
   if (std::exchange(watching_in_, false)) loop_->Unwatch(endpoints_.in.get());
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (std::exchange(watching_out_, false)) loop_->Unwatch(output_.fd());
     output_.Detach();
     blocked_ = false;
@@ -198,7 +198,7 @@ void Chardev::Disconnect() {
 
 void Chardev::FlushOutput() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (quiesced_) return;
     const Output::Result result = output_.Flush();
     blocked_ = result == Output::Result::kBlocked;
@@ -214,7 +214,7 @@ void Chardev::HoldConnections() {
 
 void Chardev::Quiesce() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     quiesced_ = true;
   }
   UpdateWatches();
@@ -223,7 +223,7 @@ void Chardev::Quiesce() {
 void Chardev::Resume() {
   hold_connections_ = false;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     quiesced_ = false;
   }
   FlushOutput();
@@ -236,13 +236,13 @@ std::vector<ChardevFd> Chardev::Fds() const {
     fds.push_back({kClientFd, FdKind::kSocket, endpoints_.in.get()});
   }
   if (config_.kind == Kind::kPty) fds.push_back({kPtyFd, FdKind::kTty, endpoints_.in.get()});
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (config_.kind == Kind::kFile) fds.push_back({kFileFd, KindOfFile(output_.fd()), output_.fd()});
   return fds;
 }
 
 ChardevState Chardev::Save() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return {std::string(output_.unwritten()), output_.dropped_bytes(), endpoints_.tty};
 }
 
@@ -257,7 +257,7 @@ absl::Status Chardev::Restore(const ChardevState& state) {
   // After execve the terminal is as the old program left it: raw. Its modes from before that are the ones to give
   // back. A terminal found in its normal modes is another one.
   if (state.tty.has_value() && endpoints_.tty.has_value() && !endpoints_.tty->canonical()) endpoints_.tty = state.tty;
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   const bool has_reader = output_.fd() >= 0;
   output_.Restore(has_reader ? absl::string_view(state.unwritten) : absl::string_view(),
                   state.dropped_bytes + (has_reader ? 0 : state.unwritten.size()));

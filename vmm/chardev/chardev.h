@@ -14,7 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
+#include "libcpr/base/mutex.h"
 #include "libcpr/base/unique_fd.h"
 #include "libcpr/preserve/fd_kind.h"
 #include "vmm/chardev/config.h"
@@ -132,7 +132,7 @@ class Chardev {
   bool watching_in_ = false, watching_out_ = false, watching_listener_ = false;
   std::atomic<bool> throttled_{false};
 
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   Output output_ ABSL_GUARDED_BY(mutex_);
   bool quiesced_ ABSL_GUARDED_BY(mutex_);
   bool blocked_ ABSL_GUARDED_BY(mutex_) = false;  // output waits for EPOLLOUT

@@ -23,7 +23,7 @@ absl::Status Bus::Add(absl::string_view name, uint64_t address, uint64_t size_by
   }
   auto range =
       std::make_shared<const Range>(Range{std::string(name), address, last, max_access_bytes, std::move(handler)});
-  absl::MutexLock lock(&mutex_);
+  WriterLock lock(&mutex_);
   const auto after = ranges_.upper_bound(last);
   if (after != ranges_.begin() && std::prev(after)->second->last >= address) {
     return absl::AlreadyExistsError(
@@ -34,13 +34,13 @@ absl::Status Bus::Add(absl::string_view name, uint64_t address, uint64_t size_by
 }
 
 absl::Status Bus::Remove(uint64_t address) {
-  absl::MutexLock lock(&mutex_);
+  WriterLock lock(&mutex_);
   if (ranges_.erase(address) == 0) return absl::NotFoundError(absl::StrFormat("no range starts at %#x", address));
   return absl::OkStatus();
 }
 
 std::shared_ptr<const Bus::Range> Bus::Find(uint64_t address) const {
-  absl::ReaderMutexLock lock(&mutex_);
+  ReaderLock lock(&mutex_);
   const auto after = ranges_.upper_bound(address);
   if (after == ranges_.begin() || std::prev(after)->second->last < address) return nullptr;
   return std::prev(after)->second;

@@ -10,7 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
+#include "libcpr/base/mutex.h"
 
 namespace cpr {
 
@@ -50,7 +50,7 @@ class Bus {
   // The largest naturally sized piece, at most `size_bytes`, that `range` takes at `address`; 1 for nobody's bytes.
   static unsigned Piece(const Range* range, uint64_t address, unsigned size_bytes);
 
-  mutable absl::Mutex mutex_;
+  mutable SharedMutex mutex_;
   std::map<uint64_t, std::shared_ptr<const Range>> ranges_ ABSL_GUARDED_BY(mutex_);  // by first address
 };
 

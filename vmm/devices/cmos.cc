@@ -71,7 +71,7 @@ bool Cmos::UpdateIsNear() const {
 }
 
 uint8_t Cmos::Read(uint64_t offset) const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (offset != 1) return 0xff;
   const uint8_t index = state_.selected_register;
   if (index == kRegisterA && !halted() && UpdateIsNear()) return state_.contents[index] | kUpdating;
@@ -82,7 +82,7 @@ uint8_t Cmos::Read(uint64_t offset) const {
 }
 
 void Cmos::Write(uint64_t offset, uint8_t value) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (offset == 0) {
     state_.selected_register = value & 0x7f;  // bit 7 masks NMIs, which nobody raises here
   } else {
@@ -108,13 +108,13 @@ void Cmos::WriteRegister(uint8_t index, uint8_t value) {
 }
 
 CmosState Cmos::Save() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return state_;
 }
 
 absl::Status Cmos::Restore(const CmosState& state) {
   if (absl::Status status = Validate(state); !status.ok()) return status;
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   state_ = state;
   return absl::OkStatus();
 }

@@ -8,8 +8,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "libcpr/base/mutex.h"
 
 namespace cpr {
 
@@ -55,7 +55,7 @@ class Cmos {
   int64_t NowSeconds() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::function<absl::Time()> utc_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   CmosState state_ ABSL_GUARDED_BY(mutex_);
 };
 

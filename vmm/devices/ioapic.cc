@@ -48,7 +48,7 @@ absl::Status Validate(const IoapicState& s) {
 }  // namespace
 
 uint32_t Ioapic::ReadMmio(uint64_t offset, unsigned size_bytes) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (offset == kSelect) return state_.selected_register;
   if (offset == kWindow && size_bytes == 4) return ReadRegister();
   return 0;
@@ -68,7 +68,7 @@ void Ioapic::WriteMmio(uint64_t offset, unsigned size_bytes, uint32_t value) {
   if (offset == kWindow && size_bytes == 4) return WriteRegister(value);
   if (offset == kEoi && size_bytes == 4) return Eoi(static_cast<uint8_t>(value));
   if (offset != kSelect) return;
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   state_.selected_register = static_cast<uint8_t>(value);
 }
 
@@ -76,7 +76,7 @@ void Ioapic::WriteRegister(uint32_t value) {
   bool changed;
   unsigned pin;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     const uint8_t index = state_.selected_register;
     if (index == kIdRegister) state_.id = (value >> 24) & 15;
     if (index < kFirstEntryRegister || index >= kFirstEntryRegister + 2 * kIoapicPins) return;
@@ -94,7 +94,7 @@ void Ioapic::WriteRegister(uint32_t value) {
   }
   // KVM must know the vector as level-triggered before it is delivered, or it would not report its EOI.
   if (changed) wiring_.routes_changed();
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   ServiceLevel(pin);
 }
 
@@ -105,7 +105,7 @@ std::optional<IoapicRoute> Ioapic::Route(unsigned pin) const {
 }
 
 std::vector<IoapicRoute> Ioapic::Routes() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   std::vector<IoapicRoute> routes;
   for (unsigned pin = 0; pin < kIoapicPins; ++pin) {
     if (const auto route = Route(pin); route.has_value()) routes.push_back(*route);
@@ -115,7 +115,7 @@ std::vector<IoapicRoute> Ioapic::Routes() const {
 
 void Ioapic::SetLine(unsigned pin, bool asserted) {
   if (pin >= kIoapicPins) return;
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   const uint32_t bit = 1u << pin;
   const bool was_asserted = (state_.lines & bit) != 0;
   if (was_asserted == asserted) return;
@@ -137,7 +137,7 @@ void Ioapic::ServiceLevel(unsigned pin) {
 void Ioapic::Eoi(uint8_t vector) {
   std::vector<unsigned> done;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     for (unsigned pin = 0; pin < kIoapicPins; ++pin) {
       uint64_t& entry = state_.redirection_entries[pin];
       if (!IsLevel(entry) || Vector(entry) != vector) continue;
@@ -147,24 +147,24 @@ void Ioapic::Eoi(uint8_t vector) {
   }
   for (const unsigned pin : done) {
     if (wiring_.pin_eoi) wiring_.pin_eoi(pin);
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     ServiceLevel(pin);
   }
 }
 
 void Ioapic::DeliverPending() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   for (unsigned pin = 0; pin < kIoapicPins; ++pin) ServiceLevel(pin);
 }
 
 IoapicState Ioapic::Save() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return state_;
 }
 
 absl::Status Ioapic::Restore(const IoapicState& state) {
   if (absl::Status status = Validate(state); !status.ok()) return status;
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   state_ = state;
   return absl::OkStatus();
 }

@@ -10,7 +10,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
+#include "libcpr/base/mutex.h"
 
 namespace cpr {
 
@@ -94,7 +94,7 @@ class Ioapic {
   void ServiceLevel(unsigned pin) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Wiring wiring_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   IoapicState state_ ABSL_GUARDED_BY(mutex_);
 };
 

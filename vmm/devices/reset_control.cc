@@ -14,20 +14,20 @@ void ResetControl::WriteKeyboard(uint8_t command) {
 }
 
 uint8_t ResetControl::ReadResetControl() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return state_.reset_control;
 }
 
 void ResetControl::WriteResetControl(uint8_t value) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     state_.reset_control = value & kSystemReset;
   }
   if ((value & kResetCpu) != 0) reset_();
 }
 
 ResetControlState ResetControl::Save() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return state_;
 }
 
@@ -35,7 +35,7 @@ absl::Status ResetControl::Restore(const ResetControlState& state) {
   if ((state.reset_control & ~kSystemReset) != 0) {
     return absl::DataLossError(absl::StrFormat("reset control is %#x: out of range", state.reset_control));
   }
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   state_ = state;
   return absl::OkStatus();
 }

@@ -7,7 +7,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
+#include "libcpr/base/mutex.h"
 
 namespace cpr {
 
@@ -42,7 +42,7 @@ class ResetControl {
 
  private:
   const std::function<void()> reset_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   ResetControlState state_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -89,7 +89,7 @@ void Serial::TellRoom() {
 }
 
 uint8_t Serial::Read(uint64_t offset) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   const bool divisor = (state_.line_control & kLcrDivisor) != 0;
   switch (offset) {
     case kData:
@@ -146,7 +146,7 @@ uint8_t Serial::ReadModemStatus() {
 }
 
 void Serial::Write(uint64_t offset, uint8_t value) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   const bool divisor = (state_.line_control & kLcrDivisor) != 0;
   switch (offset) {
     case kData:
@@ -251,25 +251,25 @@ size_t Serial::RoomLocked() const {
 }
 
 size_t Serial::Room() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return RoomLocked();
 }
 
 void Serial::Receive(absl::string_view bytes) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   for (const char byte : bytes) Push(static_cast<uint8_t>(byte));
   UpdateIrq();
 }
 
 void Serial::ReceiveBreak() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   state_.line_errors |= kLsrBreak;
   Push(0);
   UpdateIrq();
 }
 
 void Serial::SetModemLines(uint8_t lines) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   const uint8_t before = ModemLines();
   state_.modem_lines = lines & kMsrLines;
   NoteModemChange(before);
@@ -277,13 +277,13 @@ void Serial::SetModemLines(uint8_t lines) {
 }
 
 SerialState Serial::Save() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return state_;
 }
 
 absl::Status Serial::Restore(const SerialState& state) {
   if (absl::Status status = Validate(state); !status.ok()) return status;
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   state_ = state;
   irq_ = Cause() != kIirNone;
   wiring_.irq(irq_);

@@ -8,7 +8,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
+#include "libcpr/base/mutex.h"
 
 namespace cpr {
 
@@ -82,7 +82,7 @@ class Serial {
   void TellRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Wiring wiring_;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   SerialState state_ ABSL_GUARDED_BY(mutex_);
   bool irq_ ABSL_GUARDED_BY(mutex_) = false;
 };

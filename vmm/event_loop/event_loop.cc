@@ -118,7 +118,7 @@ void EventLoop::RunTimers() {
 
 void EventLoop::Post(std::function<void()> work) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     posted_.push_back(std::move(work));
   }
   Wake();
@@ -128,7 +128,7 @@ void EventLoop::RunPosted() {
   Drain(wakeup_.get());
   std::vector<std::function<void()>> work;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     work.swap(posted_);
   }
   for (const std::function<void()>& w : work) w();

@@ -12,8 +12,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "libcpr/base/mutex.h"
 #include "libcpr/base/unique_fd.h"
 
 namespace cpr {
@@ -87,7 +87,7 @@ class EventLoop {
   TimerId next_timer_ = 1;
   std::multimap<int64_t, Timer> timers_;  // by deadline, CLOCK_MONOTONIC ns
   int64_t armed_ns_ = 0;                  // what timer_ is set to, 0 = off
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::vector<std::function<void()>> posted_ ABSL_GUARDED_BY(mutex_);
 };
 
