@@ -13,6 +13,12 @@ namespace {
 // Which registered section takes which part of a container, by position in the registry; nullptr: absent, optional.
 using Plan = std::vector<const ContainerReader::View*>;
 
+SectionInfo InfoNow(const Section& section) {
+  SectionInfo info = section.info;
+  if (section.oldest_reader) info.min_reader_version = section.oldest_reader();
+  return info;
+}
+
 // Why nobody here can take `info`; empty if somebody can, or it may be left out.
 std::string WhyNotTaken(const SectionInfo& info, const Section* section) {
   if (section == nullptr) {
@@ -75,7 +81,7 @@ const Section* SectionRegistry::Find(absl::string_view name, uint32_t instance) 
 
 std::vector<SectionInfo> SectionRegistry::Infos() const {
   std::vector<SectionInfo> infos;
-  for (const Section& section : sections_) infos.push_back(section.info);
+  for (const Section& section : sections_) infos.push_back(InfoNow(section));
   return infos;
 }
 
@@ -100,7 +106,7 @@ void SectionRegistry::Clear() {
 
 absl::Status SaveSections(const SectionRegistry& registry, Stage stage, ContainerWriter& writer) {
   for (const Section& section : registry.sections()) {
-    if (section.info.stage == stage) CPR_RETURN_IF_ERROR(writer.Add(section.info, section.save));
+    if (section.info.stage == stage) CPR_RETURN_IF_ERROR(writer.Add(InfoNow(section), section.save));
   }
   return absl::OkStatus();
 }

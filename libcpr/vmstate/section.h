@@ -32,6 +32,9 @@ struct Section {
   std::function<absl::Status(absl::string_view payload, uint32_t version)> load;
   // Puts what `load` staged into live objects. May be null: then `load` has done all there is to do.
   std::function<absl::Status()> apply;
+  // May be null. Else asked at each save for the oldest reader of the state as it is then, instead of
+  // info.min_reader_version: so that a feature that is not in use keeps nobody from going back (docs/compatibility.md).
+  std::function<uint32_t()> oldest_reader;
 };
 
 // The sections of one machine, in the order in which they are saved, loaded and applied. Thread-compatible.
@@ -44,6 +47,7 @@ class SectionRegistry {
   // Lives until the next Add() or Clear(); nullptr if there is none.
   const Section* Find(absl::string_view name, uint32_t instance) const;
   const std::vector<Section>& sections() const { return sections_; }
+  // As they would be written now.
   std::vector<SectionInfo> Infos() const;
   // What this machine's sections would be able to read, each name once.
   std::vector<SectionSupport> Supported() const;

@@ -209,6 +209,31 @@ TEST(SectionsTest, ReaderTakesWhatTheWriterSaysItCan) {
                        "section 'x' instance 0 version 4: needs reader >= 4, this reader knows 3"));
 }
 
+TEST(SectionsTest, OldestReaderFollowsTheFeaturesInUse) {
+  uint32_t oldest = 1;
+  SectionRegistry registry;
+  ASSERT_THAT(registry.Add({.info = {.name = "x", .version = 2, .min_reader_version = 2},
+                            .save = [](std::string*) { return absl::OkStatus(); },
+                            .load = [](absl::string_view, uint32_t) { return absl::OkStatus(); },
+                            .oldest_reader = [&oldest] { return oldest; }}),
+              IsOk());
+  Machine reader;
+  reader.Add({.name = "x"});
+  const auto restore = [&]() -> absl::Status {
+    std::string bytes;
+    ContainerWriter writer(&bytes);
+    EXPECT_THAT(SaveSections(registry, Stage::kLate, writer), IsOk());
+    EXPECT_THAT(writer.Finish(), IsOk());
+    return reader.Load(bytes);
+  };
+  EXPECT_THAT(restore(), IsOk());
+  EXPECT_THAT(CheckReadable(registry.Infos(), reader.registry.Supported()), IsOk());
+  oldest = 2;
+  EXPECT_THAT(restore(), StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("needs reader >= 2")));
+  EXPECT_THAT(CheckReadable(registry.Infos(), reader.registry.Supported()),
+              StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("needs reader >= 2")));
+}
+
 TEST(SectionsTest, FailedLoadIsNamedAndNothingCanBeApplied) {
   Machine a, b;
   a.Add({.name = "one"}, "1");
