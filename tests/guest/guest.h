@@ -1,0 +1,141 @@
+/* The guest's own declarations; what the host may know is in guest_abi.h. */
+#ifndef TESTS_GUEST_GUEST_H_
+#define TESTS_GUEST_GUEST_H_
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tests/guest/guest_abi.h"
+#include "tests/guest/layout.h"
+
+#define PAGE_BYTES 4096ull
+#define ITEM_MAX 72
+
+/* One vCPU's own data. FS points here. */
+struct percpu {
+  struct percpu* self;
+  uint64_t hold_rsp;
+  volatile uint64_t hold_left;
+  volatile uint64_t hold_bad;
+  volatile uint64_t hold_actual;
+  uint64_t unused[3];
+  uint64_t gpr[16];
+  /* 192 */
+  uint32_t number;
+  uint32_t turn; /* turns of the main loop */
+  volatile struct cpr_guest_vcpu* abi;
+  /* registers.c: what the system registers must be */
+  uint64_t want[ITEM_MAX];
+  bool held[ITEM_MAX];
+  unsigned next_item;
+  uint16_t selectors[4];
+  uint64_t tables[4];
+  /* vectors.c */
+  uint64_t generation;
+  uint16_t fcw;
+  uint32_t mxcsr;
+  /* time.c */
+  uint64_t run_tsc; /* time this vCPU has run, pauses left out */
+  uint64_t run_at_tick, last_ticks;
+  uint64_t clock_tsc, clock_base; /* parameters of kvm-clock as last read */
+  uint32_t clock_mul;
+  int8_t clock_shift;
+  bool has_clock;
+  bool noticed; /* a pause, not yet acted on */
+  uint64_t round_seen;
+  /* memory.c */
+  uint64_t next_page, next_touched;
+  uint8_t st[8][16] __attribute__((aligned(64)));
+  uint8_t fx[512] __attribute__((aligned(64)));
+  uint64_t vector[32][8] __attribute__((aligned(64)));
+  uint16_t masks[8];
+  uint8_t clock_page[64] __attribute__((aligned(64)));
+  uint8_t steal_time[64] __attribute__((aligned(64)));
+};
+
+struct options {
+  unsigned cpus, hz, timer; /* timer: CPR_GUEST_TIMER_x, or 3 = one after the other */
+  uint64_t ws_bytes, touch_bytes, gap_us, clock_tolerance_us;
+  bool quiet, irq4, idle_aps;
+};
+
+extern volatile struct cpr_guest_abi abi;
+extern struct options options;
+extern bool has_xsave; /* CR4.OSXSAVE is on */
+extern struct percpu percpus[CPR_GUEST_MAX_VCPUS];
+
+static inline struct percpu* This(void) {
+  struct percpu* p;
+  __asm__ volatile("mov %%fs:0, %0" : "=r"(p));
+  return p;
+}
+static inline uint64_t Rdtsc(void) {
+  uint32_t lo, hi;
+  __asm__ volatile("lfence\n rdtsc" : "=a"(lo), "=d"(hi)::"memory");
+  return (uint64_t)hi << 32 | lo;
+}
+static inline void Pause(void) { __asm__ volatile("pause" ::: "memory"); }
+
+/* trap.S: ring 0's services. Fault becomes true where the access is refused. */
+static inline uint64_t TrapFault(unsigned number, uint64_t a, uint64_t b, bool* fault) {
+  uint64_t result = 0, flag = number;
+  __asm__ volatile("call Trap"
+                   : "=a"(result), "+d"(flag), "+D"(a), "+S"(b)
+                   :
+                   : "rcx", "r8", "r9", "r10", "r11", "memory", "cc");
+  if (fault != NULL) *fault = flag & 1;
+  return result;
+}
+static inline uint64_t TrapCall(unsigned number, uint64_t a, uint64_t b) { return TrapFault(number, a, b, NULL); }
+
+/* text.c */
+size_t FormatV(char* out, size_t size, const char* format, va_list args); /* %s %u %d %x, 64 bits each; %0 nothing */
+size_t Format(char* out, size_t size, const char* format, ...);
+void* memcpy(void* to, const void* from, size_t size);
+void* memset(void* to, int value, size_t size);
+int memcmp(const void* a, const void* b, size_t size);
+void ParseCommandLine(const char* line);
+
+/* report.c: the verdict and the serial line */
+void Fail(uint32_t code, const char* format, ...);
+void Print(const char* format, ...); /* boot vCPU only; queued */
+void FlushConsole(void);             /* writes all that is queued */
+void ConsoleStep(struct percpu* p);  /* a byte, or a status line when one is due */
+
+/* registers.c */
+void InitRegisters(struct percpu* p);
+bool CheckNextRegister(struct percpu* p); /* one a call; true after the last */
+void CheckSegments(struct percpu* p);
+void HoldGeneral(struct percpu* p, unsigned beats);
+/* vectors.c */
+void LoadVectors(struct percpu* p);
+void CheckVectors(struct percpu* p);
+/* time.c */
+void InitClock(struct percpu* p);
+void CalibrateTsc(void);
+void InitTimer(struct percpu* p);
+void Beat(struct percpu* p);
+void CheckClock(struct percpu* p);
+void CheckTimer(struct percpu* p);
+uint64_t TscOfUs(uint64_t us);
+/* memory.c */
+void InitMemory(void);
+bool CheckNextPage(struct percpu* p, bool rewrite); /* true after the last of this vCPU's */
+void CheckTouched(struct percpu* p);
+/* devices.c: local APIC, IOAPIC, the other vCPUs */
+extern bool x2apic;
+uint32_t ApicRead(unsigned offset);
+void ApicWrite(unsigned offset, uint32_t value);
+void EnableApic(struct percpu* p);
+void StartOthers(void);
+void InitIrq4(void);
+void CheckIrq4(struct percpu* p);
+
+struct cpuid {
+  uint32_t eax, ebx, ecx, edx;
+};
+struct cpuid Cpuid(uint32_t leaf, uint32_t subleaf);
+
+#endif /* TESTS_GUEST_GUEST_H_ */
