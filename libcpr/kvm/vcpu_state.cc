@@ -20,7 +20,6 @@ constexpr size_t kCommonSregsBytes = offsetof(kvm_sregs, interrupt_bitmap);
 static_assert(kCommonSregsBytes == offsetof(kvm_sregs2, flags));
 
 absl::Status SaveSregs(const Vcpu& vcpu, const HostCaps& caps, VcpuState& state) {
-  state.has_pdptrs = caps.sregs2;
   if (caps.sregs2) {
     CPR_ASSIGN_OR_RETURN(state.sregs, vcpu.Sregs2());
     return absl::OkStatus();

@@ -30,8 +30,7 @@ struct VcpuState {
   uint32_t id = 0;
   kvm_mp_state mp_state = {};
   kvm_regs regs = {};
-  kvm_sregs2 sregs = {};       // flags and pdptrs are zero when `has_pdptrs` is false
-  bool has_pdptrs = false;     // saved by KVM_GET_SREGS2
+  kvm_sregs2 sregs = {};       // without KVM_SREGS2_FLAGS_PDPTRS_VALID the PDPTRs are in guest RAM
   std::vector<uint8_t> xsave;  // uncompacted XSAVE area, 4096 bytes or more
   kvm_xcrs xcrs = {};
   kvm_debugregs debugregs = {};
