@@ -146,9 +146,9 @@ absl::StatusOr<Packet> PacketSocket::Receive() {
   ssize_t n;
   do {
     n = ::recvmsg(fd_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  } while (n < 0 && errno == EINTR);
+    // The kernel reports once that the peer closed with words of ours unread; what it sent before can still be read.
+  } while (n < 0 && (errno == EINTR || errno == ECONNRESET));
   if (n < 0 && errno == EAGAIN) return absl::UnavailableError("no message yet");
-  if (n < 0 && errno == ECONNRESET) return absl::FailedPreconditionError("peer is gone");
   if (n < 0) return ErrnoStatus(errno, "recvmsg");
   packet.fds = TakeRights(message);  // nothing may leak from here on
   if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
