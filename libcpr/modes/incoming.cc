@@ -1,0 +1,132 @@
+#include "libcpr/modes/incoming.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "libcpr/base/mapping.h"
+#include "libcpr/base/status_macros.h"
+#include "libcpr/base/status_util.h"
+#include "libcpr/memory/ram_copy.h"
+#include "libcpr/modes/own_sections.h"
+#include "libcpr/vmstate/proto_payload.h"
+
+namespace cpr {
+
+absl::StatusOr<bool> Incoming::Advance() {
+  if (over_) return absl::FailedPreconditionError("this handover is over");
+  for (;;) {
+    const absl::StatusOr<Next> next = Step();
+    if (next.ok() && *next == Next::kAgain) continue;
+    if (next.ok() && *next == Next::kWait) return false;
+    over_ = true;
+    clock_.End();
+    if (next.ok()) return true;
+    Drop(next.status());
+    return next.status();
+  }
+}
+
+absl::Status Incoming::Run() {
+  for (;;) {
+    CPR_ASSIGN_OR_RETURN(const bool done, Advance());
+    if (done) return absl::OkStatus();
+    CPR_RETURN_IF_ERROR(poller_.Wait());
+  }
+}
+
+void Incoming::Enter(Phase phase) {
+  clock_.Begin(phase);
+  if (observer_) observer_(phase);
+}
+
+absl::Status Incoming::CheckSections(const std::vector<SectionInfo>& claims) {
+  std::vector<SectionSupport> support = vm_->Supported();
+  for (SectionSupport& own : OwnSupport()) support.push_back(std::move(own));
+  return CheckReadable(claims, support);
+}
+
+absl::Status Incoming::LoadEarly(const ContainerReader& reader, std::vector<Section> also) {
+  SectionRegistry early;
+  CPR_RETURN_IF_ERROR(vm_->RegisterEarly(early));
+  for (Section& section : also) CPR_RETURN_IF_ERROR(early.Add(std::move(section)));
+  CPR_RETURN_IF_ERROR(early.Add(
+      LoadOnly(OwnSectionInfo(kRamSection, Stage::kEarly), [this](absl::string_view payload, uint32_t version) {
+        return DecodeProtoInto(payload, version, kOwnVersion, &ram_);
+      })));
+  CPR_RETURN_IF_ERROR(LoadSections(early, Stage::kEarly, reader));
+  return ApplySections(early, Stage::kEarly);
+}
+
+absl::Status Incoming::Build(const ContainerReader& reader, FdTable fds, std::vector<Section> also) {
+  CPR_RETURN_IF_ERROR(LoadEarly(reader, std::move(also)));
+  arrived_.fds = std::move(fds);
+  CPR_ASSIGN_OR_RETURN(arrived_.blocks, BlocksFromState(mode_, ram_, arrived_.fds));
+  for (int i = 0; i < ram_.blocks_size(); ++i) {
+    copied_.push_back(ram_.blocks(i).copied());
+    copied_fds_.emplace_back();
+    if (!copied_.back()) continue;
+    CPR_ASSIGN_OR_RETURN(copied_fds_.back(), arrived_.blocks[static_cast<size_t>(i)].DupFd());
+  }
+  CPR_RETURN_IF_ERROR(vm_->Build(arrived_));
+  return AddLateSections();
+}
+
+absl::Status Incoming::AddLateSections() {
+  ram_copies_.resize(copied_.size());
+  for (size_t i = 0; i < copied_.size(); ++i) {
+    if (!copied_[i]) continue;
+    CPR_RETURN_IF_ERROR(
+        arrived_.sections.Add(LoadOnly(OwnSectionInfo(kRamCopySection, Stage::kLate, static_cast<uint32_t>(i)),
+                                       [this, i](absl::string_view payload, uint32_t version) {
+                                         return DecodeProtoInto(payload, version, kOwnVersion, &ram_copies_[i]);
+                                       })));
+  }
+  return arrived_.sections.Add(
+      LoadOnly(OwnSectionInfo(kHandoverSection, Stage::kLate), [this](absl::string_view payload, uint32_t version) {
+        return DecodeProtoInto(payload, version, kOwnVersion, &handover_);
+      }));
+}
+
+absl::Status Incoming::Restore(const ContainerReader& reader, int ram_fd) {
+  Enter(Phase::kSave);
+  CPR_RETURN_IF_ERROR(LoadSections(arrived_.sections, Stage::kLate, reader));
+  CPR_RETURN_IF_ERROR(CopyRam(ram_fd));
+  return ApplySections(arrived_.sections, Stage::kLate);
+}
+
+absl::Status Incoming::CopyRam(int ram_fd) {
+  for (size_t i = 0; i < copied_.size(); ++i) {
+    if (!copied_[i]) continue;
+    const v1::RamBlockDescriptor& layout = ram_.blocks(static_cast<int>(i)).layout();
+    CPR_ASSIGN_OR_RETURN(const Mapping ram,
+                         Mapping::Create(copied_fds_[i].get(), layout.offset_bytes(), layout.size_bytes()));
+    std::vector<RamExtent> extents;
+    for (const v1::RamExtent& extent : ram_copies_[i].extents()) extents.push_back(RamExtentFromProto(extent));
+    const MappedRam target = {ram.data(), ram.size_bytes(), copied_fds_[i].get(), layout.offset_bytes()};
+    CPR_RETURN_IF_ERROR(Annotate(CopyRamIn(extents, ram_fd, target, /*ram_is_zero=*/false),
+                                 absl::StrCat("RAM block '", layout.name(), "'")));
+  }
+  copied_fds_.clear();
+  return absl::OkStatus();
+}
+
+absl::Status Incoming::TakeAndRun() {
+  Enter(Phase::kCommit);
+  if (!Take()) {
+    return absl::FailedPreconditionError("the old side has taken the guest back: it must not run here");
+  }
+  Enter(Phase::kResume);
+  vm_->Run();
+  clock_.End();
+  // The monotonic clock begins anew when the host boots: over a reboot only the wall clock tells.
+  pause_ns_ = mode_ == Mode::kReboot ? RealtimeNs() - handover_.paused_at_realtime_ns()
+                                     : MonotonicNs() - handover_.paused_at_monotonic_ns();
+  for (int i = 0; i < handover_.phase_ns_size() && i < kPhaseCount; ++i) {
+    const Phase phase = static_cast<Phase>(i);
+    if (handover_.phase_ns(i) > clock_.times_ns()[static_cast<size_t>(i)])
+      clock_.set_time_ns(phase, handover_.phase_ns(i));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace cpr

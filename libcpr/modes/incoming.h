@@ -1,0 +1,87 @@
+#ifndef LIBCPR_MODES_INCOMING_H_
+#define LIBCPR_MODES_INCOMING_H_
+
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "libcpr/modes/outgoing.h"
+#include "libcpr/modes/ownership.h"
+#include "libcpr/modes/phase.h"
+#include "libcpr/modes/poller.h"
+#include "libcpr/modes/vm.h"
+#include "libcpr/vmstate/container.h"
+#include "proto/cpr/v1/handover.pb.h"
+
+namespace cpr {
+
+// A guest on its way in: waits for the old side (or reads its state), builds the machine, takes the guest and runs it.
+// The same kind of state machine as Outgoing: poll fd(), call Advance(). Thread-compatible; one thread drives it.
+class Incoming {
+ public:
+  virtual ~Incoming() = default;
+
+  // Readable when Advance() has something to do. Lent, valid for the object's life.
+  int fd() const { return poller_.fd(); }
+
+  // Goes on as far as possible. true: the guest is ours and IncomingVm::Run has been called. false: call again when
+  // fd() is readable. Error: the guest is not ours and must not run here; final.
+  absl::StatusOr<bool> Advance();
+
+  // Advance() to the end, blocking.
+  absl::Status Run();
+
+  Mode mode() const { return mode_; }
+  Phase phase() const { return clock_.phase(); }
+  const std::array<int64_t, kPhaseCount>& phase_times_ns() const { return clock_.times_ns(); }
+  // How long the guest stood still, from the old side's Pause to Run. 0 before that.
+  int64_t pause_ns() const { return pause_ns_; }
+
+ protected:
+  enum class Next { kAgain, kWait, kDone };
+
+  Incoming(Mode mode, IncomingVm* vm, PhaseObserver observer, Poller poller)
+      : mode_(mode), vm_(vm), observer_(std::move(observer)), poller_(std::move(poller)) {}
+
+  virtual absl::StatusOr<Next> Step() = 0;
+  // The swap that makes the guest ours.
+  virtual bool Take() { return ownership_->Take(); }
+  // The handover is over without success: tells the other side, if there is one.
+  virtual void Drop(const absl::Status& why) = 0;
+
+  void Enter(Phase phase);
+  // check: one error that names every section that this program cannot read.
+  absl::Status CheckSections(const std::vector<SectionInfo>& claims);
+  // prepare: loads the early sections (`also` are the mode's own) and has the machine built on the RAM and the fds.
+  absl::Status Build(const ContainerReader& reader, FdTable fds, std::vector<Section> also = {});
+  // save: loads and validates all late sections, fills copied RAM from `ram_fd`, then applies.
+  absl::Status Restore(const ContainerReader& reader, int ram_fd = -1);
+  // commit and resume. kFailedPrecondition: the old side has taken the guest back.
+  absl::Status TakeAndRun();
+
+  const Mode mode_;
+  IncomingVm* const vm_;
+  const PhaseObserver observer_;
+  Poller poller_;
+  PhaseClock clock_;
+  std::optional<Ownership> ownership_;
+
+ private:
+  absl::Status LoadEarly(const ContainerReader& reader, std::vector<Section> also);
+  absl::Status AddLateSections();
+  absl::Status CopyRam(int ram_fd);
+
+  Inventory arrived_;
+  v1::RamState ram_;
+  v1::HandoverState handover_;
+  std::vector<v1::RamCopyState> ram_copies_;  // by block; of copied blocks only the index counts
+  std::vector<UniqueFd> copied_fds_;
+  std::vector<bool> copied_;
+  int64_t pause_ns_ = 0;
+  bool over_ = false;
+};
+
+}  // namespace cpr
+
+#endif  // LIBCPR_MODES_INCOMING_H_

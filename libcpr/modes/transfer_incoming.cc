@@ -1,0 +1,274 @@
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "libcpr/base/status_macros.h"
+#include "libcpr/base/status_util.h"
+#include "libcpr/modes/handover_channel.h"
+#include "libcpr/modes/own_sections.h"
+#include "libcpr/modes/state_memfd.h"
+#include "libcpr/modes/stream_pump.h"
+#include "libcpr/modes/transfer.h"
+
+namespace cpr {
+namespace {
+
+// The fds that Prepare's own packet carries.
+constexpr size_t kOwnershipFd = 0;
+constexpr size_t kEarlyStateFd = 1;
+constexpr size_t kLateStateFd = 2;
+constexpr size_t kPrepareFds = 3;
+// Connections to the main channel that have not shown the token yet.
+constexpr size_t kMaxCandidates = 8;
+
+class TransferIncomingImpl : public TransferIncoming {
+ public:
+  TransferIncomingImpl(TransferIncomingOptions options, IncomingVm* vm, Poller poller)
+      : TransferIncoming(Mode::kTransfer, vm, std::move(options.observer), std::move(poller)),
+        listener_(std::move(options.cpr_listener)),
+        on_refused_(std::move(options.on_refused)) {}
+
+  absl::Status Listen() { return poller_.Watch(listener_.fd(), EPOLLIN); }
+  absl::Status ListenMain(UniqueFd listener) override;
+
+ private:
+  enum class At { kAccept, kHello, kPrepare, kFds, kState };
+
+  absl::StatusOr<Next> Step() override;
+  void Drop(const absl::Status& why) override {
+    if (channel_ != nullptr) channel_->Send(FailureMessage(why)).IgnoreError();
+  }
+
+  absl::StatusOr<Next> Accept();
+  // The steps until the fds are here: a peer that fails in them is dropped and the next one awaited.
+  absl::StatusOr<Next> Handshake();
+  absl::StatusOr<Next> AnswerHello();
+  absl::StatusOr<Next> TakePrepare();
+  absl::StatusOr<Next> TakeFds();
+  absl::StatusOr<Next> BuildMachine();
+  absl::StatusOr<Next> AwaitState();
+  absl::StatusOr<Next> Finish(const std::string& state);
+
+  absl::Status TellMainReady();
+  // Anybody may connect to the main channel; whoever shows the token first is the peer.
+  absl::Status AcceptMain();
+  void SiftCandidates();
+  // Reads the main channel; true when the state is whole in it.
+  absl::StatusOr<bool> PumpMain();
+
+  PacketSocket listener_;
+  const std::function<void(const absl::Status&)> on_refused_;
+  At at_ = At::kAccept;
+  std::unique_ptr<HandoverChannel> channel_;
+  bool channel_gone_ = false;
+  v1::Prepare prepare_;
+  UniqueFd early_state_;
+  UniqueFd late_state_;
+  std::vector<UniqueFd> fds_;
+  UniqueFd main_listener_;
+  std::vector<std::unique_ptr<StreamReceiver>> candidates_;
+  std::unique_ptr<StreamReceiver> main_;
+};
+
+absl::StatusOr<Incoming::Next> TransferIncomingImpl::Step() {
+  switch (at_) {
+    case At::kAccept:
+      return Accept();
+    case At::kState:
+      return AwaitState();
+    default:
+      return Handshake();
+  }
+}
+
+absl::StatusOr<Incoming::Next> TransferIncomingImpl::Accept() {
+  absl::StatusOr<PacketSocket> socket = listener_.Accept();
+  if (absl::IsUnavailable(socket.status())) return Next::kWait;
+  if (!socket.ok()) {
+    if (on_refused_) on_refused_(socket.status());
+    return Next::kAgain;
+  }
+  poller_.Forget(listener_.fd());
+  channel_ = std::make_unique<HandoverChannel>(*std::move(socket));
+  CPR_RETURN_IF_ERROR(poller_.Watch(channel_->fd(), EPOLLIN));
+  at_ = At::kHello;
+  return Next::kAgain;
+}
+
+absl::StatusOr<Incoming::Next> TransferIncomingImpl::Handshake() {
+  const absl::StatusOr<Next> next = at_ == At::kHello ? AnswerHello() : at_ == At::kPrepare ? TakePrepare() : TakeFds();
+  if (next.ok() && at_ == At::kFds && fds_.size() == static_cast<size_t>(prepare_.manifest().entries_size())) {
+    return BuildMachine();
+  }
+  if (next.ok()) return next;
+  if (absl::IsUnavailable(next.status())) return Next::kWait;
+  if (on_refused_) on_refused_(next.status());
+  Drop(next.status());
+  poller_.Forget(channel_->fd());
+  channel_.reset();
+  fds_.clear();
+  at_ = At::kAccept;
+  CPR_RETURN_IF_ERROR(Listen());
+  return Next::kAgain;
+}
+
+absl::StatusOr<Incoming::Next> TransferIncomingImpl::AnswerHello() {
+  CPR_ASSIGN_OR_RETURN(Received received, channel_->Receive());
+  if (!received.message.has_hello()) return absl::DataLossError("cpr channel: the first message is not a Hello");
+  Enter(Phase::kCheck);
+  const v1::Hello& hello = received.message.hello();
+  absl::Status answer = CheckProtocolVersion(hello.protocol_version(), "the old side");
+  if (answer.ok()) answer = CheckSections(SectionsOfHello(hello));
+  CPR_RETURN_IF_ERROR(channel_->Send(HelloReplyMessage(answer)));
+  CPR_RETURN_IF_ERROR(answer);
+  at_ = At::kPrepare;
+  return Next::kAgain;
+}
+
+absl::StatusOr<Incoming::Next> TransferIncomingImpl::TakePrepare() {
+  CPR_ASSIGN_OR_RETURN(Received received, channel_->Receive());
+  if (!received.message.has_prepare()) return absl::DataLossError("cpr channel: the second message is not a Prepare");
+  if (received.fds.size() != kPrepareFds) {
+    return absl::DataLossError(
+        absl::StrCat("cpr channel: Prepare carries ", received.fds.size(), " fds, not ", kPrepareFds));
+  }
+  prepare_ = std::move(*received.message.mutable_prepare());
+  if (!prepare_.main_token().empty() && prepare_.main_token().size() != kMainTokenBytes) {
+    return absl::DataLossError("cpr channel: the main channel's token is not 16 bytes");
+  }
+  CPR_RETURN_IF_ERROR(ValidateFdManifest(prepare_.manifest(), static_cast<size_t>(prepare_.manifest().entries_size())));
+  CPR_ASSIGN_OR_RETURN(ownership_, Ownership::Map(received.fds[kOwnershipFd].get(), 0, /*sealed=*/true));
+  early_state_ = std::move(received.fds[kEarlyStateFd]);
+  late_state_ = std::move(received.fds[kLateStateFd]);
+  at_ = At::kFds;
+  return Next::kAgain;
+}
+
+absl::StatusOr<Incoming::Next> TransferIncomingImpl::TakeFds() {
+  const size_t wanted = static_cast<size_t>(prepare_.manifest().entries_size());
+  while (fds_.size() < wanted) {
+    CPR_ASSIGN_OR_RETURN(Received received, channel_->Receive());
+    if (!received.message.has_fd_batch() || received.message.fd_batch().first_index() != fds_.size()) {
+      return absl::DataLossError(absl::StrCat("cpr channel: expected the fds from index ", fds_.size()));
+    }
+    if (received.fds.empty() || received.fds.size() > wanted - fds_.size()) {
+      return absl::DataLossError(absl::StrCat("cpr channel: the manifest lists ", wanted, " fds, packets carry ",
+                                              fds_.size() + received.fds.size()));
+    }
+    for (UniqueFd& fd : received.fds) fds_.push_back(std::move(fd));
+  }
+  return Next::kAgain;
+}
+
+absl::StatusOr<Incoming::Next> TransferIncomingImpl::BuildMachine() {
+  Enter(Phase::kPrepare);
+  CPR_ASSIGN_OR_RETURN(FdTable table, FdTable::FromManifest(prepare_.manifest(), std::move(fds_)));
+  CPR_ASSIGN_OR_RETURN(const std::string early, ReadContainer(early_state_.get()));
+  CPR_ASSIGN_OR_RETURN(const ContainerReader reader, ContainerReader::Parse(early));
+  CPR_RETURN_IF_ERROR(Incoming::Build(reader, std::move(table)));
+  clock_.End();
+  v1::HandoverMessage message;
+  message.mutable_built()->set_prepare_ns(clock_.times_ns()[static_cast<size_t>(Phase::kPrepare)]);
+  CPR_RETURN_IF_ERROR(channel_->Send(message));
+  at_ = At::kState;
+  if (main_listener_.ok()) CPR_RETURN_IF_ERROR(TellMainReady());
+  return Next::kAgain;
+}
+
+absl::Status TransferIncomingImpl::ListenMain(UniqueFd listener) {
+  if (main_listener_.ok()) return absl::FailedPreconditionError("the main channel listens already");
+  main_listener_ = std::move(listener);
+  return at_ == At::kState ? TellMainReady() : absl::OkStatus();
+}
+
+absl::Status TransferIncomingImpl::TellMainReady() {
+  if (prepare_.main_token().empty()) return absl::OkStatus();
+  CPR_RETURN_IF_ERROR(poller_.Watch(main_listener_.get(), EPOLLIN));
+  v1::HandoverMessage message;
+  message.mutable_main_ready();
+  return channel_->Send(message);
+}
+
+absl::Status TransferIncomingImpl::AcceptMain() {
+  while (candidates_.size() < kMaxCandidates) {
+    UniqueFd stream(::accept4(main_listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!stream.ok()) return errno == EAGAIN ? absl::OkStatus() : ErrnoStatus(errno, "accept of the main channel");
+    CPR_RETURN_IF_ERROR(poller_.Watch(stream.get(), EPOLLIN));
+    candidates_.push_back(std::make_unique<StreamReceiver>(std::move(stream), prepare_.main_token()));
+  }
+  return absl::OkStatus();
+}
+
+void TransferIncomingImpl::SiftCandidates() {
+  for (auto it = candidates_.begin(); it != candidates_.end() && main_ == nullptr;) {
+    const absl::Status status = (*it)->Pump().status();
+    if ((*it)->token_seen()) main_ = std::move(*it);
+    if (status.ok() && main_ == nullptr) {
+      ++it;
+      continue;
+    }
+    if (main_ == nullptr && on_refused_) on_refused_(status);
+    it = candidates_.erase(it);
+  }
+}
+
+absl::StatusOr<bool> TransferIncomingImpl::PumpMain() {
+  if (main_ == nullptr) {
+    CPR_RETURN_IF_ERROR(AcceptMain());
+    SiftCandidates();
+    if (main_ == nullptr) return false;
+    candidates_.clear();
+    poller_.Forget(main_listener_.get());
+  }
+  return main_->Pump();
+}
+
+absl::StatusOr<Incoming::Next> TransferIncomingImpl::AwaitState() {
+  if (!prepare_.main_token().empty() && main_listener_.ok()) {
+    CPR_ASSIGN_OR_RETURN(const bool whole, PumpMain());
+    if (whole) return Finish(main_->TakeContainer());
+  }
+  if (channel_gone_) return Next::kWait;
+  absl::StatusOr<Received> received = channel_->Receive();
+  if (absl::IsUnavailable(received.status())) return Next::kWait;
+  if (absl::IsAborted(received.status()) && main_ != nullptr) {
+    // The old side is gone, but what it sent before may still lie in the main channel, and may be whole.
+    channel_gone_ = true;
+    poller_.Forget(channel_->fd());
+    return Next::kAgain;
+  }
+  CPR_RETURN_IF_ERROR(received.status());
+  if (!received->message.has_state_ready()) return absl::DataLossError("cpr channel: expected the state");
+  CPR_ASSIGN_OR_RETURN(const std::string state, ReadContainer(late_state_.get()));
+  return Finish(state);
+}
+
+absl::StatusOr<Incoming::Next> TransferIncomingImpl::Finish(const std::string& state) {
+  const int64_t began_ns = MonotonicNs();
+  CPR_ASSIGN_OR_RETURN(const ContainerReader reader, ContainerReader::Parse(state));
+  CPR_RETURN_IF_ERROR(Restore(reader));
+  const int64_t restored_ns = MonotonicNs();
+  CPR_RETURN_IF_ERROR(TakeAndRun());
+  v1::HandoverMessage message;
+  message.mutable_running()->set_restore_ns(restored_ns - began_ns);
+  message.mutable_running()->set_commit_ns(MonotonicNs() - restored_ns);
+  channel_->Send(message).IgnoreError();  // should the old side be gone, the word says it all
+  return Next::kDone;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TransferIncoming>> CreateTransferIncoming(TransferIncomingOptions options,
+                                                                         IncomingVm* vm) {
+  CPR_ASSIGN_OR_RETURN(Poller poller, Poller::Create());
+  auto incoming = std::make_unique<TransferIncomingImpl>(std::move(options), vm, std::move(poller));
+  CPR_RETURN_IF_ERROR(incoming->Listen());
+  return incoming;
+}
+
+}  // namespace cpr

@@ -1,0 +1,199 @@
+// cpr-reboot through a file, without a hypervisor.
+
+#include "libcpr/modes/reboot.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "libcpr/base/io.h"
+#include "libcpr/testing/matchers.h"
+#include "libcpr/testing/temp_folder.h"
+#include "libcpr/testing/toy_vm.h"
+
+namespace cpr {
+namespace {
+
+using ::cpr::testing::IsOk;
+using ::cpr::testing::StatusIs;
+using ::cpr::testing::ToyVm;
+using ::testing::HasSubstr;
+
+class RebootTest : public ::testing::Test {
+ protected:
+  absl::Status Save(ToyVm& vm, bool ignore_shared, uint64_t offset_bytes = 0) {
+    auto outgoing = CreateRebootOutgoing({state_, offset_bytes, ignore_shared, nullptr}, &vm);
+    if (!outgoing.ok()) return outgoing.status();
+    outgoing_ = *std::move(outgoing);
+    return outgoing_->Run();
+  }
+
+  absl::Status Resume(ToyVm& vm, bool ignore_shared, uint64_t offset_bytes = 0) {
+    auto incoming = CreateRebootIncoming({state_, offset_bytes, ignore_shared, nullptr}, &vm);
+    if (!incoming.ok()) return incoming.status();
+    return (*incoming)->Run();
+  }
+
+  size_t FilesInFolder() const {
+    return static_cast<size_t>(
+        std::distance(std::filesystem::directory_iterator(folder_.path()), std::filesystem::directory_iterator()));
+  }
+
+  std::string ReadState() const {
+    auto fd = OpenFile(state_, O_RDONLY);
+    return *ReadToEnd(fd->get(), 1 << 28);
+  }
+  void WriteState(const std::string& bytes) const {
+    auto fd = OpenFile(state_, O_WRONLY | O_CREAT | O_TRUNC);
+    ASSERT_THAT(WriteAll(fd->get(), bytes), IsOk());
+  }
+
+  const cpr::testing::TempFolder folder_;
+  const std::string ram_ = folder_.File("ram");
+  std::string state_ = folder_.File("vm.state");
+  std::unique_ptr<Outgoing> outgoing_;
+};
+
+TEST_F(RebootTest, GuestComesBackWithItsRamInPlace) {
+  ToyVm old, fresh;
+  ASSERT_THAT(old.Start("two vCPUs", 7, ram_), IsOk());
+  ASSERT_THAT(Save(old, true), IsOk());
+  EXPECT_FALSE(old.running);
+  EXPECT_LT(std::filesystem::file_size(state_), 4096u) << "RAM was copied";
+  struct stat info;
+  ASSERT_EQ(::stat(state_.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
+  ASSERT_THAT(Resume(fresh, true), IsOk());
+  EXPECT_TRUE(fresh.running);
+  EXPECT_EQ(fresh.value, 7u);
+  EXPECT_TRUE(fresh.RamIntact());
+}
+
+TEST_F(RebootTest, PrivateRamIsCopied) {
+  ToyVm old, fresh;
+  ASSERT_THAT(old.Start("two vCPUs", 8, "private"), IsOk());
+  ASSERT_THAT(Save(old, true), IsOk());
+  ASSERT_THAT(Resume(fresh, true), IsOk());
+  EXPECT_EQ(fresh.value, 8u);
+  EXPECT_TRUE(fresh.RamIntact());
+}
+
+TEST_F(RebootTest, SharedRamIsCopiedWithoutIgnoreShared) {
+  ToyVm old, fresh;
+  ASSERT_THAT(old.Start("two vCPUs", 9, ram_), IsOk());
+  ASSERT_THAT(Save(old, false), IsOk());
+  ASSERT_EQ(::truncate(ram_.c_str(), 0), 0);
+  ASSERT_EQ(::truncate(ram_.c_str(), ToyVm::kRamBytes), 0);
+  ASSERT_THAT(Resume(fresh, false), IsOk());
+  EXPECT_TRUE(fresh.RamIntact());
+}
+
+TEST_F(RebootTest, StateAtAnOffsetLeavesWhatLiesBefore) {
+  WriteState(std::string(4096, 'h'));
+  ToyVm old, fresh;
+  ASSERT_THAT(old.Start("two vCPUs", 10, ram_), IsOk());
+  ASSERT_THAT(Save(old, true, 4096), IsOk());
+  EXPECT_EQ(ReadState().substr(0, 4096), std::string(4096, 'h'));
+  ASSERT_THAT(Resume(fresh, true, 4096), IsOk());
+  EXPECT_EQ(fresh.value, 10u);
+}
+
+TEST_F(RebootTest, SecondResumeIsRefusedAndSaysWhenTheFirstWas) {
+  ToyVm old, first, second;
+  ASSERT_THAT(old.Start("two vCPUs", 11, ram_), IsOk());
+  ASSERT_THAT(Save(old, true), IsOk());
+  ASSERT_THAT(Resume(first, true), IsOk());
+  EXPECT_THAT(Resume(second, true),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("resumed from this state already, at 20")));
+  EXPECT_FALSE(second.running);
+  EXPECT_THAT(outgoing_->Reclaim(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("resumed elsewhere")));
+}
+
+TEST_F(RebootTest, StateOfAGuestThatWentOnIsRefused) {
+  ToyVm old, fresh;
+  ASSERT_THAT(old.Start("two vCPUs", 12, ram_), IsOk());
+  ASSERT_THAT(Save(old, true), IsOk());
+  ASSERT_THAT(outgoing_->Reclaim(), IsOk());
+  EXPECT_THAT(Resume(fresh, true), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("took its guest back")));
+}
+
+TEST_F(RebootTest, EveryCutOfTheStateIsRefusedAndRunsNothing) {
+  ToyVm old;
+  ASSERT_THAT(old.Start("two vCPUs", 13, ram_), IsOk());
+  ASSERT_THAT(Save(old, true), IsOk());
+  const std::string whole = ReadState();
+  for (size_t size = 0; size < whole.size(); ++size) {
+    WriteState(whole.substr(0, size));
+    ToyVm fresh;
+    ASSERT_FALSE(Resume(fresh, true).ok()) << "a state cut to " << size << " bytes was taken";
+    ASSERT_FALSE(fresh.running);
+  }
+  WriteState(whole);
+  ToyVm fresh;
+  EXPECT_THAT(Resume(fresh, true), IsOk());
+}
+
+TEST_F(RebootTest, ForeignFileIsCalledWhatItIs) {
+  WriteState("QEVM" + std::string(200, 'x'));
+  ToyVm fresh;
+  EXPECT_THAT(Resume(fresh, true), StatusIs(absl::StatusCode::kDataLoss, HasSubstr(state_)));
+}
+
+TEST_F(RebootTest, AnotherRamFileIsRefusedByName) {
+  ToyVm old, fresh;
+  ASSERT_THAT(old.Start("two vCPUs", 14, ram_), IsOk());
+  ASSERT_THAT(Save(old, true), IsOk());
+  std::filesystem::rename(ram_, ram_ + ".away");
+  EXPECT_THAT(Resume(fresh, true), StatusIs(absl::StatusCode::kNotFound, HasSubstr(ram_)));
+  ToyVm other;
+  ASSERT_THAT(other.Start("x", 1, ram_), IsOk());
+  EXPECT_THAT(Resume(fresh, true), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(ram_)));
+  std::filesystem::rename(ram_ + ".away", ram_);
+  EXPECT_THAT(Resume(fresh, true), IsOk()) << "a refused resume must not use the state up";
+}
+
+TEST_F(RebootTest, FailureAtAnyCallLeavesTheGuestRunningAndNoFile) {
+  for (const std::string call : {"describe", "pause", "save"}) {
+    SCOPED_TRACE(call);
+    ToyVm old;
+    ASSERT_THAT(old.Start("two vCPUs", 15), IsOk());
+    old.fault = [&call](absl::string_view now) {
+      return now == call ? absl::InternalError("no luck") : absl::OkStatus();
+    };
+    EXPECT_THAT(Save(old, true), StatusIs(absl::StatusCode::kInternal, HasSubstr("no luck")));
+    outgoing_.reset();
+    EXPECT_TRUE(old.running);
+    EXPECT_EQ(old.resumes, old.pauses);
+    EXPECT_EQ(FilesInFolder(), 0u);
+  }
+}
+
+TEST_F(RebootTest, FailedSaveKeepsTheStateBefore) {
+  WriteState("an older state");
+  ToyVm old;
+  ASSERT_THAT(old.Start("two vCPUs", 16), IsOk());
+  old.fault = [](absl::string_view now) { return now == "save" ? absl::InternalError("no luck") : absl::OkStatus(); };
+  EXPECT_FALSE(Save(old, true).ok());
+  EXPECT_EQ(ReadState(), "an older state");
+  old.fault = nullptr;
+  EXPECT_THAT(Save(old, true), IsOk());
+  EXPECT_EQ(FilesInFolder(), 1u) << "a temporary file was left behind";
+}
+
+TEST_F(RebootTest, FolderThatDoesNotExistIsNamed) {
+  state_ = folder_.File("nowhere/vm.state");
+  ToyVm old;
+  ASSERT_THAT(old.Start("two vCPUs", 17), IsOk());
+  EXPECT_THAT(Save(old, true), StatusIs(absl::StatusCode::kNotFound, HasSubstr("nowhere")));
+  EXPECT_TRUE(old.running);
+  EXPECT_EQ(old.pauses, 0);
+}
+
+}  // namespace
+}  // namespace cpr
