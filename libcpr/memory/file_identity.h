@@ -15,6 +15,7 @@ struct FileIdentity {
   uint64_t size_bytes = 0;  // of the whole file or DAX device
   uint32_t rdev_major = 0;  // character devices only
   uint32_t rdev_minor = 0;
+  uint64_t birth_time_ns = 0;  // 0: not kept by the file system. A file made anew may get the old one's inode number
 
   // True if `other` can be the same file. Of a character device size and minor count: majors of DAX are given out at
   // run time.

@@ -149,6 +149,18 @@ TEST(RamBlockTest, ADescriptorFullOfRubbishIsAnError) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("backing 77")));
 }
 
+TEST(FileIdentityTest, AFileMadeAnewIsAnotherEvenUnderTheSameInode) {
+  TempFile file(kMib);
+  CPR_ASSERT_OK_AND_ASSIGN(const FileIdentity identity, IdentifyFile(file.fd.get()));
+  FileIdentity other = identity;
+  EXPECT_TRUE(identity.Matches(other));
+  other.birth_time_ns = identity.birth_time_ns + 1;
+  EXPECT_EQ(identity.Matches(other), identity.birth_time_ns == 0) << "a birth time that is not known decides nothing";
+  other = identity;
+  other.rdev_major = 1;
+  EXPECT_FALSE(identity.Matches(other)) << "a device is no file";
+}
+
 TEST(FileIdentityTest, OnlyDaxHasDaxAttributes) {
   const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   EXPECT_THAT(DaxAttribute(null.get(), "size"),
