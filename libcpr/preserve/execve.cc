@@ -79,11 +79,12 @@ absl::StatusOr<FdTable> AdoptExecFds(const v1::ExecManifest& manifest) {
     const v1::ExecFd& fd = manifest.fds(static_cast<int>(entry.fd_index()));
     CPR_RETURN_IF_ERROR(
         Annotate(CheckIdentity(fd), absl::StrCat("fd '", entry.name(), "' instance ", entry.instance())));
-    CPR_RETURN_IF_ERROR(CheckFdEntry(entry, static_cast<int>(fd.number())));
   }
-  std::vector<UniqueFd> owned;  // only now: an error above must leave every number open
-  for (const int number : ExecFdNumbers(manifest)) owned.emplace_back(number);
-  return FdTable::FromManifest(manifest.manifest(), std::move(owned));
+  std::vector<UniqueFd> fds;
+  for (const int number : ExecFdNumbers(manifest)) fds.emplace_back(number);
+  absl::StatusOr<FdTable> table = FdTable::FromManifestOrKeep(manifest.manifest(), fds);
+  for (UniqueFd& fd : fds) (void)fd.Release();  // on error: the program before needs them
+  return table;
 }
 
 std::vector<int> ExecFdNumbers(const v1::ExecManifest& manifest) {

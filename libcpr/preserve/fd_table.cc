@@ -169,15 +169,21 @@ absl::Status CheckFdEntry(const v1::FdEntry& entry, int fd) {
 }
 
 absl::StatusOr<FdTable> FdTable::FromManifest(const v1::FdManifest& manifest, std::vector<UniqueFd> fds) {
+  return FromManifestOrKeep(manifest, fds);
+}
+
+absl::StatusOr<FdTable> FdTable::FromManifestOrKeep(const v1::FdManifest& manifest, std::vector<UniqueFd>& fds) {
   CPR_RETURN_IF_ERROR(ValidateFdManifest(manifest, fds.size()));
+  for (const v1::FdEntry& entry : manifest.entries()) {
+    const int fd = fds[entry.fd_index()].get();
+    CPR_RETURN_IF_ERROR(CheckFdEntry(entry, fd));
+    CPR_RETURN_IF_ERROR(Annotate(SetCloexec(fd, true), Label(entry)));
+    CPR_RETURN_IF_ERROR(Annotate(SetNonblocking(fd, entry.nonblocking()), Label(entry)));
+  }
   FdTable table;
   for (const v1::FdEntry& entry : manifest.entries()) {
-    UniqueFd& fd = fds[entry.fd_index()];
-    CPR_RETURN_IF_ERROR(CheckFdEntry(entry, fd.get()));
-    CPR_RETURN_IF_ERROR(Annotate(SetCloexec(fd.get(), true), Label(entry)));
-    CPR_RETURN_IF_ERROR(Annotate(SetNonblocking(fd.get(), entry.nonblocking()), Label(entry)));
     table.entries_.emplace(Key(entry.name(), entry.instance()),
-                           Entry{static_cast<FdKind>(entry.kind()), std::move(fd)});
+                           Entry{static_cast<FdKind>(entry.kind()), std::move(fds[entry.fd_index()])});
   }
   return table;
 }

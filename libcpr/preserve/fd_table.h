@@ -59,6 +59,8 @@ class FdTable {
   // call on, also on error. kDataLoss: the manifest is malformed or does not fit the number of fds.
   // kFailedPrecondition: an fd is not what its entry says. Both name the entry.
   static absl::StatusOr<FdTable> FromManifest(const v1::FdManifest& manifest, std::vector<UniqueFd> fds);
+  // The same, but on error all of `fds` are still there, with CLOEXEC and O_NONBLOCK perhaps set on some.
+  static absl::StatusOr<FdTable> FromManifestOrKeep(const v1::FdManifest& manifest, std::vector<UniqueFd>& fds);
 
  private:
   using Key = std::pair<std::string, uint32_t>;

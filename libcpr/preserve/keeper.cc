@@ -52,7 +52,7 @@ constexpr int kExecFailed = 127;
 
 // The child. No libc, no errno, no allocation: its thread-local storage is that of a thread of the main process.
 
-CPR_RAW [[noreturn]] void RawExit(int code) {
+[[noreturn]] CPR_RAW void RawExit(int code) {
   for (;;) RawSyscall(SYS_exit_group, code);
 }
 
@@ -75,7 +75,7 @@ CPR_RAW void RestoreSignals(const Keeper::Plan& plan) {
 }
 
 // The main process is dead. If the guest did not run in the new program yet, it lives on in the old one.
-CPR_RAW [[noreturn]] void TakeOver(const Keeper::Plan& plan) {
+[[noreturn]] CPR_RAW void TakeOver(const Keeper::Plan& plan) {
   uint64_t expected = plan.expected;
   if (!__atomic_compare_exchange_n(plan.word, &expected, plan.desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
     RawExit(0);
@@ -188,6 +188,16 @@ Keeper::Keeper(Keeper&& other) noexcept
       stack_(std::move(other.stack_)),
       release_fd_(std::move(other.release_fd_)),
       pid_(std::exchange(other.pid_, -1)) {}
+
+Keeper& Keeper::operator=(Keeper&& other) noexcept {
+  if (this == &other) return *this;
+  (void)Abort();
+  plan_ = std::move(other.plan_);
+  stack_ = std::move(other.stack_);
+  release_fd_ = std::move(other.release_fd_);
+  pid_ = std::exchange(other.pid_, -1);
+  return *this;
+}
 
 Keeper::~Keeper() { (void)Abort(); }
 

@@ -47,8 +47,8 @@ class Keeper {
   static absl::StatusOr<Keeper> Start(const KeeperOptions& options);
 
   Keeper(Keeper&& other) noexcept;
-  Keeper& operator=(Keeper&&) = delete;
-  ~Keeper();  // Abort
+  Keeper& operator=(Keeper&& other) noexcept;  // aborts the one held
+  ~Keeper();                                   // Abort
 
   // The end to tell it by. CLOEXEC is off: it must outlive execve. Lent.
   int release_fd() const { return release_fd_.get(); }
