@@ -55,7 +55,7 @@ static void SendIpi(unsigned apic_id, uint32_t command) {
 }
 
 static bool AllOnline(void) {
-  for (unsigned i = 0; i < options.cpus; ++i) {
+  for (unsigned i = 1; i < options.cpus; ++i) {
     if (!abi.vcpu[i].online) return false;
   }
   return true;

@@ -12,6 +12,7 @@
 
 #define PAGE_BYTES 4096ull
 #define ITEM_MAX 72
+#define TABLE_WORDS 5
 
 /* One vCPU's own data. FS points here. */
 struct percpu {
@@ -31,7 +32,7 @@ struct percpu {
   bool held[ITEM_MAX];
   unsigned next_item;
   uint16_t selectors[4];
-  uint64_t tables[4];
+  uint64_t tables[TABLE_WORDS];
   /* vectors.c */
   uint64_t generation;
   uint16_t fcw;

@@ -15,7 +15,7 @@ _Static_assert(offsetof(struct cpr_guest_abi, vcpu) == 1024, "guest_abi.h");
 
 volatile struct cpr_guest_abi abi __attribute__((section(".abi,\"aw\",@nobits#"), aligned(4096)));
 struct options options = {
-    .cpus = 1, .hz = 250, .timer = 3, .ws_bytes = 4 << 20, .gap_us = 20000, .clock_tolerance_us = 500};
+    .cpus = 1, .hz = 100, .timer = 3, .ws_bytes = 4 << 20, .gap_us = 20000, .clock_tolerance_us = 500};
 struct percpu percpus[CPR_GUEST_MAX_VCPUS] __attribute__((aligned(64)));
 
 extern uint64_t start_info_gpa, gdt[], idt[512], HoldBegin[], HoldEnd[];
@@ -147,7 +147,7 @@ static void FollowRounds(struct percpu* p) {
 /* A vCPU that sleeps between ticks cannot miss them by itself: the boot vCPU does. */
 static void WatchSleepers(struct percpu* p) {
   static uint64_t begun_run, beats[CPR_GUEST_MAX_VCPUS];
-  if (!options.idle_aps || p->run_tsc - begun_run < TscOfUs(2000000)) return;
+  if (!options.idle_aps || p->run_tsc - begun_run < TscOfUs(1000000)) return;
   begun_run = p->run_tsc;
   for (unsigned i = 1; i < options.cpus; ++i) {
     if (abi.vcpu[i].beats == beats[i]) Fail(CPR_GUEST_FAIL_TIMER, "vCPU %u does not wake from HLT", (uint64_t)i);
@@ -166,7 +166,7 @@ static void Turn(struct percpu* p) {
   if (turn % 8 == 0) CheckClock(p);
   if (turn % 16 == 0) CheckSegments(p);
   if (turn % 16 == 8) CheckTouched(p);
-  if (turn % 64 == 0) CheckNextRegister(p);
+  if (turn % 256 == 0) CheckNextRegister(p);
   CheckTimer(p);
   FollowRounds(p);
   if (p->number != 0) {

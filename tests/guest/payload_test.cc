@@ -23,12 +23,42 @@ void RunsAndVerifies(const GuestVm::Options& options) {
     EXPECT_GT(guest->abi().vcpu[i].ticks, 0u);
     EXPECT_GT(guest->abi().vcpu[i].pages_rewritten, 0u);
   }
-  if (::testing::FLAGS_gtest_color == "yes" || getenv("CPR_SHOW_GUEST") != nullptr) puts(guest->serial().c_str());
+  if (getenv("CPR_SHOW_GUEST") != nullptr) puts(guest->serial().c_str());
 }
 
 TEST(Payload, RunsOnOneVcpu) {
   CPR_SKIP_WITHOUT_KVM();
   RunsAndVerifies({});
+}
+
+TEST(Payload, RunsOnTwoVcpus) {
+  CPR_SKIP_WITHOUT_KVM();
+  RunsAndVerifies({.vcpus = 2});
+}
+
+TEST(Payload, RunsOnFourVcpusWithTheKernelsIrqchip) {
+  CPR_SKIP_WITHOUT_KVM();
+  RunsAndVerifies({.vcpus = 4, .cmdline = "irq4", .full_irqchip = true});
+}
+
+TEST(Payload, RunsOnFourVcpusThatSleep) {
+  CPR_SKIP_WITHOUT_KVM();
+  RunsAndVerifies({.vcpus = 4, .cmdline = "idle"});
+}
+
+TEST(Payload, RunsWithoutX2Apic) {
+  CPR_SKIP_WITHOUT_KVM();
+  RunsAndVerifies({.vcpus = 3, .offer_x2apic = false});
+}
+
+TEST(Payload, RunsWithRamAboveTheHole) {
+  CPR_SKIP_WITHOUT_KVM();
+  RunsAndVerifies({.ram_bytes = uint64_t{8} << 30, .cmdline = "ws=64 touch=200"});
+}
+
+TEST(Payload, RunsOnSixtyFourVcpus) {
+  CPR_SKIP_WITHOUT_KVM();
+  RunsAndVerifies({.vcpus = 64, .cmdline = "idle ws=16"});
 }
 
 }  // namespace

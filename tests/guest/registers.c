@@ -142,10 +142,11 @@ static uint32_t FailureOf(enum kind kind) {
 
 /* GDTR, IDTR, TR and LDTR, as one item after the last. */
 static void CheckTables(struct percpu* p) {
-  static const char* const kNames[] = {"GDTR base", "IDTR base", "GDTR or IDTR limit", "TR or LDTR"};
-  uint64_t now[4] = {0};
+  static const char* const kNames[] = {"GDTR base", "IDTR base", "GDTR or IDTR limit", "TR or LDTR",
+                                       "DS, ES, FS or GS"};
+  uint64_t now[TABLE_WORDS] = {0};
   TrapCall(TRAP_READ_TABLES, (uint64_t)now, 0);
-  for (unsigned i = 0; i < 4; ++i) {
+  for (unsigned i = 0; i < TABLE_WORDS; ++i) {
     if (now[i] != p->tables[i]) Fail(CPR_GUEST_FAIL_SEGMENT, "%s: 0x%x, not 0x%x", kNames[i], now[i], p->tables[i]);
   }
   ++p->abi->checks;

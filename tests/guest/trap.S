@@ -100,7 +100,7 @@ ReadNone:
 TrapWriteCr8:
   mov %rdi, %cr8
   iretq
-/* rdi: 4 words for GDT base and limit, IDT base and limit, TR, LDTR: {gdt base, idt base, limits, selectors} */
+/* rdi: 5 words out: GDT base, IDT base, their limits, TR and LDTR, the data selectors as ring 0 sees them */
 TrapReadTables:
   sub $16, %rsp
   sgdt (%rsp)
@@ -117,6 +117,10 @@ TrapReadTables:
   mov %ax, 24(%rdi)
   sldt %eax
   mov %ax, 26(%rdi)
+  mov %ds, 32(%rdi)
+  mov %es, 34(%rdi)
+  mov %fs, 36(%rdi)
+  mov %gs, 38(%rdi)
   add $16, %rsp
   iretq
 TrapHlt:

@@ -1,0 +1,231 @@
+// Each check of the guest can fail: the host alters one thing behind its back, and the guest says which.
+
+#include <functional>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "libcpr/base/status_macros.h"
+#include "libcpr/testing/kvm_gate.h"
+#include "libcpr/testing/matchers.h"
+#include "tests/guest/guest_vm.h"
+
+namespace cpr::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using Alter = std::function<absl::Status(GuestVm*)>;
+
+struct Case {
+  const char* name;
+  Alter alter;
+  uint32_t failure;
+  const char* reason;
+  const char* cmdline = "ws=1";
+  uint32_t vcpus = 1;
+  bool full_irqchip = false;
+};
+
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
+std::string TextOf(GuestVm* guest) { return const_cast<const char*>(guest->abi().fail_text); }
+
+Alter Msr(uint32_t index, std::function<uint64_t(uint64_t)> change) {
+  return [=](GuestVm* guest) -> absl::Status {
+    CPR_ASSIGN_OR_RETURN(std::vector<kvm_msr_entry> entries, guest->vcpu(0).Msrs({index}));
+    if (entries.size() != 1) return absl::UnimplementedError(absl::StrCat("this host has no MSR 0x", absl::Hex(index)));
+    entries[0].data = change(entries[0].data);
+    CPR_ASSIGN_OR_RETURN(const size_t written, guest->vcpu(0).SetMsrs(entries));
+    return written == 1 ? absl::OkStatus() : absl::UnimplementedError("MSR refused");
+  };
+}
+
+Alter FlipMsr(uint32_t index, uint64_t bits) {
+  return Msr(index, [bits](uint64_t value) { return value ^ bits; });
+}
+
+Alter Sregs(std::function<void(kvm_sregs*)> change) {
+  return [=](GuestVm* guest) -> absl::Status {
+    CPR_ASSIGN_OR_RETURN(kvm_sregs sregs, guest->vcpu(0).Sregs());
+    change(&sregs);
+    return guest->vcpu(0).SetSregs(sregs);
+  };
+}
+
+Alter DebugRegs(std::function<void(kvm_debugregs*)> change) {
+  return [=](GuestVm* guest) -> absl::Status {
+    CPR_ASSIGN_OR_RETURN(kvm_debugregs regs, guest->vcpu(0).DebugRegs());
+    change(&regs);
+    return guest->vcpu(0).SetDebugRegs(regs);
+  };
+}
+
+Alter Lapic(uint32_t offset, uint32_t bits) {
+  return [=](GuestVm* guest) -> absl::Status {
+    CPR_ASSIGN_OR_RETURN(kvm_lapic_state lapic, guest->vcpu(0).Lapic());
+    *reinterpret_cast<uint32_t*>(lapic.regs + offset) ^= bits;
+    return guest->vcpu(0).SetLapic(lapic);
+  };
+}
+
+// Flips a bit in the XSAVE area; `feature` is the state component, which must be in use.
+Alter Xsave(uint32_t offset, uint32_t feature) {
+  return [=](GuestVm* guest) -> absl::Status {
+    CPR_ASSIGN_OR_RETURN(std::vector<uint8_t> area, guest->vcpu(0).Xsave());
+    if ((area.at(512 + feature / 8) >> feature % 8 & 1) == 0)
+      return absl::UnimplementedError(absl::StrCat("the guest has no XSAVE component ", feature));
+    area.at(offset) ^= 1;
+    return guest->vcpu(0).SetXsave(area);
+  };
+}
+
+Alter Ram(std::function<uint64_t(GuestVm*)> gpa) {
+  return [=](GuestVm* guest) -> absl::Status {
+    CPR_ASSIGN_OR_RETURN(const absl::Span<uint8_t> byte, guest->Ram(gpa(guest), 1));
+    byte[0] ^= 0x10;
+    return absl::OkStatus();
+  };
+}
+
+// Pauses the guest again and again until it is where its general registers hold known values.
+absl::Status PauseWhileHolding(GuestVm* guest) {
+  for (int i = 0; i < 1000; ++i) {
+    CPR_ASSIGN_OR_RETURN(const kvm_regs regs, guest->vcpu(0).Regs());
+    if (regs.rip >= guest->abi().hold_begin_rip && regs.rip < guest->abi().hold_end_rip) return absl::OkStatus();
+    guest->Resume();
+    const uint64_t beats = guest->abi().vcpu[0].beats;
+    CPR_RETURN_IF_ERROR(guest->WaitFor([&] { return guest->abi().vcpu[0].beats > beats + 1000; }));
+    guest->Pause();
+  }
+  return absl::InternalError("the guest never holds its registers");
+}
+
+Alter Gpr(std::function<void(kvm_regs*)> change) {
+  return [=](GuestVm* guest) -> absl::Status {
+    CPR_RETURN_IF_ERROR(PauseWhileHolding(guest));
+    CPR_ASSIGN_OR_RETURN(kvm_regs regs, guest->vcpu(0).Regs());
+    change(&regs);
+    return guest->vcpu(0).SetRegs(regs);
+  };
+}
+
+Alter Clock(int64_t step_ns) {
+  return [=](GuestVm* guest) -> absl::Status {
+    CPR_ASSIGN_OR_RETURN(const kvm_clock_data now, guest->vm().Clock());
+    kvm_clock_data clock = {};
+    clock.clock = now.clock + step_ns;
+    return guest->vm().SetClock(clock);
+  };
+}
+
+absl::Status StopClockOverThePause(GuestVm* guest) {
+  CPR_ASSIGN_OR_RETURN(const kvm_clock_data then, guest->vm().Clock());
+  const absl::Time begin = absl::Now();
+  while (absl::Now() - begin < absl::Milliseconds(20)) {
+  }
+  kvm_clock_data clock = {};
+  clock.clock = then.clock;
+  return guest->vm().SetClock(clock);
+}
+
+absl::Status MaskIoapicPin4(GuestVm* guest) {
+  CPR_ASSIGN_OR_RETURN(kvm_irqchip chip, guest->vm().Irqchip(KVM_IRQCHIP_IOAPIC));
+  chip.chip.ioapic.redirtbl[4].fields.mask = 1;
+  return guest->vm().SetIrqchip(chip);
+}
+
+absl::Status LoseTickOfVcpu1(GuestVm* guest) {
+  kvm_msr_entry entry = {};
+  entry.index = 0x6e0;
+  return guest->vcpu(1).SetMsrs({entry}).status();
+}
+
+constexpr uint64_t kHighBit = uint64_t{1} << 20;
+
+const Case kCases[] = {
+    {"Rbx", Gpr([](kvm_regs* r) { r->rbx ^= kHighBit; }), CPR_GUEST_FAIL_GPR, "rbx: 0x"},
+    {"R15", Gpr([](kvm_regs* r) { r->r15 ^= 1; }), CPR_GUEST_FAIL_GPR, "r15: 0x"},
+    {"Rsp", Gpr([](kvm_regs* r) { r->rsp -= 8; }), CPR_GUEST_FAIL_GPR, "rsp: 0x"},
+    {"Rip", Gpr([](kvm_regs* r) { r->rip = uint64_t{0x700000000000}; }), CPR_GUEST_FAIL_EXCEPTION, "exception 14 "},
+    {"X87", Xsave(32 + 16 * 5, 0), CPR_GUEST_FAIL_VECTOR, "st5: "},
+    {"Mxcsr", Xsave(24 + 1, 1), CPR_GUEST_FAIL_VECTOR, "MXCSR: "},
+    {"Xmm", Xsave(160 + 16 * 7, 1), CPR_GUEST_FAIL_VECTOR, "mm7 word 0: "},
+    {"Ymm", Xsave(576 + 16 * 3, 2), CPR_GUEST_FAIL_VECTOR, "mm3 word 2: "},
+    {"OpMask", Xsave(0x440 + 8 * 2, 5), CPR_GUEST_FAIL_VECTOR, "k2: "},
+    {"ZmmHigh", Xsave(0x480 + 32 * 4, 6), CPR_GUEST_FAIL_VECTOR, "zmm4 word 4: "},
+    {"Zmm16", Xsave(0x680 + 64 * 1, 7), CPR_GUEST_FAIL_VECTOR, "zmm17 word 0: "},
+    {"Star", FlipMsr(0xc0000081, uint64_t{1} << 34), CPR_GUEST_FAIL_MSR, "STAR: 0x"},
+    {"Lstar", FlipMsr(0xc0000082, kHighBit), CPR_GUEST_FAIL_MSR, "LSTAR: 0x"},
+    {"KernelGsBase", FlipMsr(0xc0000102, kHighBit), CPR_GUEST_FAIL_MSR, "KERNEL_GS_BASE: 0x"},
+    {"SysenterEsp", FlipMsr(0x175, kHighBit), CPR_GUEST_FAIL_MSR, "SYSENTER_ESP: 0x"},
+    {"Pat", FlipMsr(0x277, uint64_t{2} << 40), CPR_GUEST_FAIL_MSR, "PAT: 0x"},
+    {"Mtrr", FlipMsr(0x250, 6), CPR_GUEST_FAIL_MSR, "MTRR_FIX64K_00000: 0x"},
+    {"Dr1", DebugRegs([](kvm_debugregs* r) { r->db[1] ^= kHighBit; }), CPR_GUEST_FAIL_DEBUG, "DR1: 0x"},
+    {"Dr7", DebugRegs([](kvm_debugregs* r) { r->dr7 = 0x400; }), CPR_GUEST_FAIL_DEBUG, "DR7: 0x400, not 0xdddd04aa"},
+    {"Ds", Sregs([](kvm_sregs* s) { s->ds.selector ^= 8; }), CPR_GUEST_FAIL_SEGMENT, "DS"},
+    {"Gdtr", Sregs([](kvm_sregs* s) { s->gdt.limit -= 1; }), CPR_GUEST_FAIL_SEGMENT, "GDTR or IDTR limit"},
+    {"Idtr", Sregs([](kvm_sregs* s) { s->idt.limit -= 1; }), CPR_GUEST_FAIL_SEGMENT, "GDTR or IDTR limit"},
+    {"Cr0", Sregs([](kvm_sregs* s) { s->cr0 ^= 0x10000; }), CPR_GUEST_FAIL_CONTROL, "CR0: 0x"},
+    {"Cr4", Sregs([](kvm_sregs* s) { s->cr4 ^= 0x100; }), CPR_GUEST_FAIL_CONTROL, "CR4: 0x"},
+    {"Cr8", Lapic(0x80, 0x20), CPR_GUEST_FAIL_CONTROL, "CR8: 0x3, not 0x1"},
+    {"ApicLint0", Lapic(0x350, 0x1), CPR_GUEST_FAIL_APIC, "APIC LVT LINT0: 0x100fd, not 0x100fc"},
+    {"ApicTimerCount", Lapic(0x380, 0x1), CPR_GUEST_FAIL_APIC, "APIC timer count: ", "timer=periodic ws=1"},
+    {"LostDeadline", Msr(0x6e0, [](uint64_t) { return 0; }), CPR_GUEST_FAIL_TIMER, "no tick of the TSC-deadline timer"},
+    {"LostTickOfASleeper", LoseTickOfVcpu1, CPR_GUEST_FAIL_TIMER, "vCPU 1 does not wake", "timer=deadline idle ws=1",
+     2},
+    {"Tsc",
+     [](GuestVm* guest) {
+       guest->abi().vcpu[0].last_tsc = guest->abi().vcpu[0].last_tsc + 1000000000;
+       return absl::OkStatus();
+     },
+     CPR_GUEST_FAIL_TSC, "TSC went back by"},
+    {"ClockForward", Clock(2000000), CPR_GUEST_FAIL_CLOCK_JUMP, "kvm-clock stepped by "},
+    {"ClockBack", Clock(-1000000000), CPR_GUEST_FAIL_CLOCK_BACK, "kvm-clock went back by ", "clktol=100000000"},
+    {"ClockLosesTheGap", StopClockOverThePause, CPR_GUEST_FAIL_CLOCK_JUMP, "kvm-clock stepped by -"},
+    {"WorkingSet", Ram([](GuestVm* g) { return g->abi().ws_gpa + 17 * 4096 + 42 * 8; }), CPR_GUEST_FAIL_WORKING_SET,
+     "working set page 17 word 42 "},
+    {"Touched", Ram([](GuestVm* g) { return g->abi().touched_gpa + 5 * 4096; }), CPR_GUEST_FAIL_TOUCHED,
+     "touched page 0x", "ws=1 touch=1"},
+    {"Irq4", MaskIoapicPin4, CPR_GUEST_FAIL_IRQ4, "no interrupt of the serial port", "irq4 ws=1", 1, true},
+};
+
+class Detect : public ::testing::TestWithParam<Case> {};
+
+TEST_P(Detect, SaysWhatWasAltered) {
+  CPR_SKIP_WITHOUT_KVM();
+  const Case& c = GetParam();
+  GuestVm::Options options;
+  options.vcpus = c.vcpus;
+  options.cmdline = c.cmdline;
+  options.full_irqchip = c.full_irqchip;
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestVm> guest, GuestVm::Create(options));
+  guest->Resume();
+  ASSERT_THAT(guest->WaitRunning(), IsOk());
+  guest->Pause();
+  ASSERT_EQ(guest->abi().failure, CPR_GUEST_OK) << TextOf(guest.get());
+  const absl::Status altered = c.alter(guest.get());
+  if (absl::IsUnimplemented(altered)) GTEST_SKIP() << altered;
+  ASSERT_THAT(altered, IsOk());
+  guest->Resume();
+  ASSERT_THAT(guest->WaitFor([&] { return guest->abi().failure != CPR_GUEST_OK; }, absl::Seconds(20)), IsOk());
+  EXPECT_EQ(guest->abi().failure, c.failure);
+  EXPECT_THAT(TextOf(guest.get()), HasSubstr(c.reason));
+  EXPECT_THAT(guest->WaitFor([&] { return guest->serial().find("FAIL") != std::string::npos; }), IsOk());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Detect, ::testing::ValuesIn(kCases),
+                         [](const ::testing::TestParamInfo<Case>& info) { return std::string(info.param.name); });
+
+TEST(DetectAtBoot, WorkingSetLargerThanRam) {
+  CPR_SKIP_WITHOUT_KVM();
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestVm> guest, GuestVm::Create({.cmdline = "ws=64"}));
+  guest->Resume();
+  ASSERT_THAT(guest->WaitRunning(), IsOk());
+  CPR_ASSERT_OK_AND_ASSIGN(const uint32_t verdict, guest->Verify());
+  EXPECT_EQ(verdict, CPR_GUEST_FAIL_BOOT);
+  EXPECT_THAT(TextOf(guest.get()), HasSubstr("ws=64 MiB: RAM left is"));
+}
+
+}  // namespace
+}  // namespace cpr::testing
