@@ -56,7 +56,16 @@ absl::Status SetDebugRegs(const RestoreArgs& a) { return a.vcpu.SetDebugRegs(a.s
 absl::Status SetLapic(const RestoreArgs& a) {
   return a.state.lapic.has_value() ? a.vcpu.SetLapic(*a.state.lapic) : absl::OkStatus();
 }
-absl::Status SetTscOffset(const RestoreArgs& a) { return a.vcpu.SetTscOffset(a.state.tsc_offset); }
+
+// Read back, because software KVM backends take the offset and ignore it; theirs is always 0.
+absl::Status SetTscOffset(const RestoreArgs& a) {
+  CPR_RETURN_IF_ERROR(a.vcpu.SetTscOffset(a.state.tsc_offset));
+  if (a.state.tsc_offset == 0) return absl::OkStatus();
+  CPR_ASSIGN_OR_RETURN(const uint64_t actual, a.vcpu.TscOffset());
+  if (actual == a.state.tsc_offset) return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat("host KVM ignores KVM_VCPU_TSC_OFFSET: it stays ", actual));
+}
+
 absl::Status SetMsrs(const RestoreArgs& a) { return RestoreMsrs(a.vcpu, a.state.msrs); }
 absl::Status SetNestedState(const RestoreArgs& a) {
   return a.state.nested_state.empty() ? absl::OkStatus() : a.vcpu.SetNestedState(a.state.nested_state);

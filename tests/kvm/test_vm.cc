@@ -51,6 +51,13 @@ absl::Status LoadRealModeCode(kvm::Vcpu& vcpu, const Mapping& ram, absl::Span<co
   return vcpu.SetRegs({.rsp = 0x7000, .rip = kCodeGpa, .rflags = 2});
 }
 
+bool HonoursTscOffset(kvm::Vcpu& vcpu) {
+  const auto before = vcpu.TscOffset();
+  if (!before.ok() || !vcpu.SetTscOffset(*before + 1).ok()) return false;
+  const auto after = vcpu.TscOffset();
+  return vcpu.SetTscOffset(*before).ok() && after.ok() && *after == *before + 1;
+}
+
 absl::StatusOr<uint32_t> RunToPort(kvm::Vcpu& vcpu, uint16_t port) {
   kvm::Vcpu::Outcome outcome;
   do {

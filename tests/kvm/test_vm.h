@@ -38,6 +38,9 @@ absl::StatusOr<TestVm> MakeTestVm(const kvm::System& system, const Mapping& ram,
 // Puts `code` (16-bit) at kCodeGpa and points `vcpu`, in real mode with all segments at 0, there. SP is 0x7000.
 absl::Status LoadRealModeCode(kvm::Vcpu& vcpu, const Mapping& ram, absl::Span<const uint8_t> code);
 
+// Whether this KVM really offsets the guest's TSC: software backends may take KVM_VCPU_TSC_OFFSET and ignore it.
+bool HonoursTscOffset(kvm::Vcpu& vcpu);
+
 // Runs until the guest writes to port `port` and returns what it wrote. Any other exit is an error that names it.
 absl::StatusOr<uint32_t> RunToPort(kvm::Vcpu& vcpu, uint16_t port);
 
