@@ -1,0 +1,97 @@
+// The machine runs the self-checking guest, pauses it, resumes it and resets it.
+#include "vmm/machine/machine.h"
+
+#include <tuple>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "libcpr/testing/kvm_gate.h"
+#include "libcpr/testing/matchers.h"
+#include "tests/kvm/test_machine.h"
+
+namespace cpr::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class MachineTest : public ::testing::TestWithParam<std::tuple<unsigned, IrqchipKind>> {
+ protected:
+  void SetUp() override {
+    CPR_SKIP_WITHOUT_KVM();
+    CPR_ASSERT_OK_AND_ASSIGN(kvm::System system, kvm::System::Create());
+    system_ = std::make_unique<kvm::System>(std::move(system));
+    CPR_ASSERT_OK_AND_ASSIGN(loop_, EventLoop::Create());
+    options_ = {.vcpus = std::get<0>(GetParam()),
+                .irqchip = std::get<1>(GetParam()),
+                .cmdline = "idle irq4",
+                .serial_path = ::testing::TempDir() + "/machine_test.serial"};
+  }
+
+  void Start() {
+    const auto on_event = [this](GuestEvent event, const std::string& text) {
+      event_ = event;
+      event_text_ = text;
+    };
+    CPR_ASSERT_OK_AND_ASSIGN(machine_,
+                             CreateMachine(system_.get(), loop_.get(), DescribeGuestMachine(options_), on_event));
+    machine_->Resume();
+  }
+
+  absl::Status AwaitRunning() {
+    return RunLoopUntil(*loop_, [this] { return GuestAbi(*machine_).state == CPR_GUEST_RUNNING || Failed(); });
+  }
+  bool Failed() const { return event_ != GuestEvent::kUnspecified || GuestAbi(*machine_).failure != 0; }
+
+  GuestMachineOptions options_;
+  std::unique_ptr<kvm::System> system_;
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<Machine> machine_;
+  GuestEvent event_ = GuestEvent::kUnspecified;
+  std::string event_text_;
+};
+
+TEST_P(MachineTest, TheGuestBootsAndFindsAllRight) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  ASSERT_THAT(AwaitRunning(), IsOk()) << event_text_ << TextOf(options_.serial_path);
+  EXPECT_THAT(VerifyGuest(*loop_, *machine_), IsOk());
+  EXPECT_EQ(GuestAbi(*machine_).vcpu_count, options_.vcpus);
+  EXPECT_THAT(TextOf(options_.serial_path), HasSubstr("cpr-guest: running"));
+}
+
+TEST_P(MachineTest, PausedItStandsStillAndResumedItGoesOn) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  ASSERT_THAT(AwaitRunning(), IsOk()) << event_text_ << TextOf(options_.serial_path);
+  volatile cpr_guest_abi& abi = GuestAbi(*machine_);
+  for (int i = 0; i < 50; ++i) {
+    machine_->Pause();
+    const uint64_t beats = abi.vcpu[0].beats, checks = abi.vcpu[options_.vcpus - 1].checks;
+    machine_->Pause();
+    ASSERT_EQ(abi.vcpu[0].beats, beats);
+    ASSERT_EQ(abi.vcpu[options_.vcpus - 1].checks, checks);
+    machine_->Resume();
+    ASSERT_THAT(RunLoopUntil(*loop_, [&] { return abi.vcpu[0].beats != beats; }), IsOk());
+  }
+  EXPECT_THAT(VerifyGuest(*loop_, *machine_), IsOk());
+}
+
+TEST_P(MachineTest, AResetStartsItAnew) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  ASSERT_THAT(AwaitRunning(), IsOk()) << event_text_ << TextOf(options_.serial_path);
+  machine_->Pause();
+  GuestAbi(*machine_).state = CPR_GUEST_BOOTING;
+  ASSERT_THAT(machine_->Reset(), IsOk());
+  machine_->Resume();
+  ASSERT_THAT(AwaitRunning(), IsOk()) << event_text_ << TextOf(options_.serial_path);
+  EXPECT_THAT(VerifyGuest(*loop_, *machine_), IsOk());
+}
+
+INSTANTIATE_TEST_SUITE_P(Machines, MachineTest,
+                         ::testing::Combine(::testing::Values(1u, 2u, 4u),
+                                            ::testing::Values(IrqchipKind::kSplit, IrqchipKind::kKernel)),
+                         [](const auto& info) {
+                           return absl::StrCat(std::get<0>(info.param), "Vcpus",
+                                               std::get<1>(info.param) == IrqchipKind::kSplit ? "Split" : "Kernel");
+                         });
+
+}  // namespace
+}  // namespace cpr::testing

@@ -1,0 +1,79 @@
+#ifndef VMM_MACHINE_PLATFORM_H_
+#define VMM_MACHINE_PLATFORM_H_
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "libcpr/kvm/gsi_routes.h"
+#include "libcpr/kvm/vm.h"
+#include "vmm/chardev/chardev.h"
+#include "vmm/devices/bus.h"
+#include "vmm/devices/cmos.h"
+#include "vmm/devices/ioapic.h"
+#include "vmm/devices/reset_control.h"
+#include "vmm/devices/serial.h"
+
+namespace cpr {
+
+// The devices that every machine has, wired to each other, to KVM and to the buses: IOAPIC (with a split irqchip),
+// the serial port COM1 with its chardev, CMOS, reset ports. Its state is its devices' states.
+// Thread-safe: the devices lock for themselves.
+class Platform {
+ public:
+  struct Parameters {
+    kvm::Vm* vm = nullptr;  // must outlive the platform
+    bool kernel_irqchip = false;
+    Chardev* serial = nullptr;  // must outlive the platform; nullptr: no serial port
+    uint64_t ram_below_4g_bytes = 0;
+    uint64_t ram_above_4g_bytes = 0;
+    std::function<void()> reset;  // the guest asks for it; called on a vCPU thread
+  };
+  static absl::StatusOr<std::unique_ptr<Platform>> Create(Parameters parameters);
+  // Takes the chardev's callbacks away. On the event loop's thread.
+  ~Platform();
+  Platform(const Platform&) = delete;
+  Platform& operator=(const Platform&) = delete;
+
+  Bus& ports() { return ports_; }
+  Bus& mmio() { return mmio_; }
+
+  // Null where the machine has none.
+  Ioapic* ioapic() { return ioapic_.get(); }
+  Serial* serial() { return serial_.get(); }
+  Cmos& cmos() { return *cmos_; }
+  ResetControl& reset_control() { return *reset_control_; }
+
+  // Lets input reach the serial port; Create leaves it waiting in the chardev. On the event loop's thread.
+  void ConnectInput();
+  // KVM's interrupt routes. Of the vCPUs only the IOAPIC's registers change them: for use while all are parked.
+  kvm::GsiRoutes& routes() { return routes_; }
+  // Gives KVM the IOAPIC's routes, if they have changed: one slow call for all.
+  absl::Status CommitRoutes();
+  // Puts every device into the state in which it was made.
+  absl::Status Reset();
+
+ private:
+  explicit Platform(Parameters parameters) : parameters_(std::move(parameters)) {}
+  absl::Status AddIoapic();
+  absl::Status AddSerial();
+  absl::Status AddOthers();
+  void SetIrq(unsigned pin, bool level);
+
+  const Parameters parameters_;
+  Bus ports_;
+  Bus mmio_;
+  std::unique_ptr<Ioapic> ioapic_;
+  std::unique_ptr<Serial> serial_;
+  std::unique_ptr<Cmos> cmos_;
+  std::unique_ptr<ResetControl> reset_control_;
+  absl::Mutex routes_mutex_;  // two vCPUs may write the IOAPIC at once
+  kvm::GsiRoutes routes_;
+};
+
+}  // namespace cpr
+
+#endif  // VMM_MACHINE_PLATFORM_H_
