@@ -6,13 +6,16 @@
 #include <string>
 
 #include "benchmark/benchmark.h"
+#include "google/protobuf/arena.h"
 #include "libcpr/base/mapping.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/kvm/msrs.h"
 #include "libcpr/kvm/parallel.h"
 #include "libcpr/kvm/system.h"
 #include "libcpr/kvm/vcpu_state.h"
+#include "libcpr/kvm/vcpu_state_proto.h"
 #include "libcpr/kvm/vm_state.h"
+#include "libcpr/kvm/vm_state_proto.h"
 #include "tests/kvm/test_vm.h"
 
 namespace cpr::kvm {
@@ -143,6 +146,50 @@ void BM_GsiRouting64(benchmark::State& state) {
   });
 }
 BENCHMARK(BM_GsiRouting64)->Unit(benchmark::kMicrosecond);
+
+void BM_VcpuEncode(benchmark::State& state) {
+  std::string bytes;
+  Measure(state, IrqchipKind::kSplit, [&bytes](Bench& b) {
+    google::protobuf::Arena arena;
+    auto* proto = google::protobuf::Arena::CreateMessage<v1::VcpuX86State>(&arena);
+    ToProto(b.vcpu, proto);
+    bytes.clear();
+    return proto->AppendToString(&bytes) ? absl::OkStatus() : absl::InternalError("AppendToString");
+  });
+  state.counters["bytes"] = static_cast<double>(bytes.size());
+}
+BENCHMARK(BM_VcpuEncode)->Unit(benchmark::kMicrosecond);
+
+void BM_VcpuDecode(benchmark::State& state) {
+  std::string bytes;
+  Measure(state, IrqchipKind::kSplit, [&bytes](Bench& b) {
+    google::protobuf::Arena arena;
+    auto* proto = google::protobuf::Arena::CreateMessage<v1::VcpuX86State>(&arena);
+    if (bytes.empty()) {
+      ToProto(b.vcpu, proto);
+      bytes = proto->SerializeAsString();
+    }
+    if (!proto->ParseFromString(bytes)) return absl::InternalError("ParseFromString");
+    return FromProto(*proto).status();
+  });
+}
+BENCHMARK(BM_VcpuDecode)->Unit(benchmark::kMicrosecond);
+
+void BM_VmEncodeFull(benchmark::State& state) {
+  Measure(state, IrqchipKind::kFull, [](Bench& b) {
+    v1::VmX86State proto;
+    CPR_RETURN_IF_ERROR(ToProto(b.vm, &proto));
+    return proto.SerializeAsString().empty() ? absl::InternalError("SerializeAsString") : absl::OkStatus();
+  });
+}
+BENCHMARK(BM_VmEncodeFull)->Unit(benchmark::kMicrosecond);
+
+// Before the pause: the new side's VM of one vCPU, and its end.
+void BM_VmBuildSplit(benchmark::State& state) {
+  Measure(state, IrqchipKind::kSplit,
+          [](Bench& b) { return MakeTestVm(b.system, b.ram, IrqchipKind::kSplit).status(); });
+}
+BENCHMARK(BM_VmBuildSplit)->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace cpr::kvm

@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
+#include "libcpr/kvm/clock.h"
+#include "libcpr/kvm/vcpu_state.h"
 
 namespace cpr::testing {
 namespace {
@@ -31,22 +33,23 @@ std::vector<kvm_cpuid_entry2> CpuidOf(std::vector<kvm_cpuid_entry2> entries, uin
 
 }  // namespace
 
+GuestVm::GuestVm(const Options& options, kvm::System system, kvm::Vm vm)
+    : options_(options), system_(std::move(system)), vm_(std::move(vm)) {
+  config_.irqchip = options.full_irqchip ? kvm::IrqchipKind::kFull : kvm::IrqchipKind::kSplit;
+  config_.pit = options.full_irqchip;
+  if (options.full_irqchip) routes_ = kvm::GsiRoutes::OfFullIrqchip();
+}
+
 absl::StatusOr<std::unique_ptr<GuestVm>> GuestVm::Create(const Options& options) {
   struct sigaction action = {};
   action.sa_handler = IgnoreSignal;
   ::sigaction(kKick, &action, nullptr);
-  CPR_ASSIGN_OR_RETURN(const kvm::System system, kvm::System::Create());
+  CPR_ASSIGN_OR_RETURN(kvm::System system, kvm::System::Create());
   CPR_ASSIGN_OR_RETURN(kvm::Vm vm, system.CreateVm());
-  auto guest = std::unique_ptr<GuestVm>(new GuestVm(options, std::move(vm)));
-  CPR_RETURN_IF_ERROR(guest->vm_.SetTssAddr(0xfffbd000));
-  if (options.full_irqchip) {
-    CPR_RETURN_IF_ERROR(guest->vm_.CreateIrqchip());
-    CPR_RETURN_IF_ERROR(guest->vm_.CreatePit2());
-  } else {
-    CPR_RETURN_IF_ERROR(guest->vm_.EnableSplitIrqchip());
-  }
+  auto guest = std::unique_ptr<GuestVm>(new GuestVm(options, std::move(system), std::move(vm)));
+  CPR_RETURN_IF_ERROR(kvm::ConfigureVm(guest->vm_, guest->config_, guest->system_.caps()));
   CPR_RETURN_IF_ERROR(guest->MapRam());
-  CPR_RETURN_IF_ERROR(guest->CreateVcpus(system));
+  CPR_RETURN_IF_ERROR(guest->CreateVcpus());
   CPR_RETURN_IF_ERROR(guest->Load());
   for (auto& vcpu : guest->vcpus_) {
     vcpu->thread = std::thread([guest = guest.get(), self = vcpu.get()] { guest->RunVcpu(self); });
@@ -57,19 +60,57 @@ absl::StatusOr<std::unique_ptr<GuestVm>> GuestVm::Create(const Options& options)
 absl::Status GuestVm::MapRam() {
   const uint64_t low = std::min(options_.ram_bytes, kHoleGpa), high = options_.ram_bytes - low;
   CPR_ASSIGN_OR_RETURN(low_, Mapping::CreateAnonymous(low));
-  CPR_RETURN_IF_ERROR(vm_.SetUserMemoryRegion({0, 0, 0, low, reinterpret_cast<uint64_t>(low_.data())}));
-  if (high == 0) return absl::OkStatus();
-  CPR_ASSIGN_OR_RETURN(high_, Mapping::CreateAnonymous(high));
-  return vm_.SetUserMemoryRegion({1, 0, kHighGpa, high, reinterpret_cast<uint64_t>(high_.data())});
+  if (high != 0) {
+    CPR_ASSIGN_OR_RETURN(high_, Mapping::CreateAnonymous(high));
+  }
+  return AddRam(&vm_);
 }
 
-absl::Status GuestVm::CreateVcpus(const kvm::System& system) {
-  CPR_ASSIGN_OR_RETURN(const std::vector<kvm_cpuid_entry2> cpuid, system.SupportedCpuid());
+absl::Status GuestVm::AddRam(kvm::Vm* vm) {
+  CPR_RETURN_IF_ERROR(vm->SetUserMemoryRegion({0, 0, 0, low_.size_bytes(), reinterpret_cast<uint64_t>(low_.data())}));
+  if (high_.size_bytes() == 0) return absl::OkStatus();
+  return vm->SetUserMemoryRegion({1, 0, kHighGpa, high_.size_bytes(), reinterpret_cast<uint64_t>(high_.data())});
+}
+
+absl::Status GuestVm::CreateVcpus() {
+  CPR_ASSIGN_OR_RETURN(const std::vector<kvm_cpuid_entry2> cpuid, system_.SupportedCpuid());
   for (uint32_t i = 0; i < options_.vcpus; ++i) {
     CPR_ASSIGN_OR_RETURN(kvm::Vcpu vcpu, vm_.CreateVcpu(i));
     CPR_RETURN_IF_ERROR(vcpu.SetCpuid2(CpuidOf(cpuid, i, options_.offer_x2apic)));
     vcpus_.push_back(std::make_unique<VcpuThread>(std::move(vcpu)));
   }
+  return absl::OkStatus();
+}
+
+absl::Status GuestVm::Rebuild() {
+  CPR_ASSIGN_OR_RETURN(const kvm::VcpuSavePlan plan, kvm::PlanVcpuSave(system_, vcpu(0)));
+  CPR_ASSIGN_OR_RETURN(const kvm::VmState state, kvm::SaveVm(vm_, config_, routes_, abi().tsc_khz));
+  std::vector<kvm::VcpuConfig> configs;
+  std::vector<kvm::VcpuState> states;
+  for (auto& vcpu : vcpus_) {
+    CPR_ASSIGN_OR_RETURN(kvm::VcpuConfig config, kvm::SaveVcpuConfig(vcpu->vcpu, plan.caps));
+    configs.push_back(std::move(config));
+    CPR_ASSIGN_OR_RETURN(kvm::VcpuState vcpu_state, kvm::SaveVcpu(vcpu->vcpu, plan));
+    states.push_back(std::move(vcpu_state));
+  }
+  CPR_ASSIGN_OR_RETURN(kvm::Vm vm, system_.CreateVm());
+  CPR_RETURN_IF_ERROR(kvm::ConfigureVm(vm, config_, plan.caps));
+  CPR_RETURN_IF_ERROR(AddRam(&vm));
+  for (auto& vcpu : vcpus_) {
+    CPR_ASSIGN_OR_RETURN(vcpu->vcpu, vm.CreateVcpu(vcpu->vcpu.id()));
+    CPR_RETURN_IF_ERROR(kvm::ConfigureVcpu(vcpu->vcpu, configs[vcpu->vcpu.id()], plan.caps));
+  }
+  CPR_ASSIGN_OR_RETURN(const uint64_t tsc_step,
+                       kvm::RestoreClock(vm, state.clock, kvm::ClockRule::kSameKernel, plan.caps));
+  for (auto& vcpu : vcpus_) {
+    kvm::VcpuState& vcpu_state = states[vcpu->vcpu.id()];
+    vcpu_state.tsc_offset += tsc_step;
+    CPR_RETURN_IF_ERROR(kvm::RestoreVcpu(vcpu->vcpu, vcpu_state, plan.caps));
+    CPR_RETURN_IF_ERROR(kvm::NotifyGuestStopped(vcpu->vcpu));
+  }
+  if (!options_.full_irqchip) routes_ = kvm::GsiRoutes();
+  CPR_RETURN_IF_ERROR(kvm::RestoreVm(vm, state, config_, routes_));
+  vm_ = std::move(vm);
   return absl::OkStatus();
 }
 
@@ -103,6 +144,7 @@ GuestVm::~GuestVm() {
   {
     absl::MutexLock lock(&mutex_);
     stop_ = true;
+    changed_.SignalAll();
   }
   for (auto& vcpu : vcpus_) {
     if (vcpu->thread.joinable()) vcpu->thread.join();
@@ -112,44 +154,46 @@ GuestVm::~GuestVm() {
 void GuestVm::Resume() {
   absl::MutexLock lock(&mutex_);
   for (auto& vcpu : vcpus_) vcpu->vcpu.SetImmediateExit(false);
-  run_ = true;
+  ++resumes_;
   parked_ = 0;
+  changed_.SignalAll();
 }
 
 void GuestVm::Pause() {
   absl::MutexLock lock(&mutex_);
-  if (!run_) return;
-  run_ = false;
+  if (resumes_ == 0) return;
   for (auto& vcpu : vcpus_) {
     vcpu->vcpu.SetImmediateExit(true);
     ::pthread_kill(vcpu->thread.native_handle(), kKick);
   }
-  mutex_.Await(absl::Condition(
-      +[](GuestVm* self) ABSL_NO_THREAD_SAFETY_ANALYSIS { return self->parked_ == self->vcpus_.size(); }, this));
+  while (parked_ != vcpus_.size()) changed_.Wait(&mutex_);
 }
 
-// Runs while run_, parks when told to pause, and ends with the VM.
+// Runs once for each Resume, until a pause or an error; ends with the VM.
 void GuestVm::RunVcpu(VcpuThread* self) {
-  for (;;) {
-    {
-      absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(
-          +[](GuestVm* vm) ABSL_NO_THREAD_SAFETY_ANALYSIS { return vm->run_ || vm->stop_; }, this));
-      if (stop_) return;
-    }
-    absl::Status status;
-    for (bool run = true; run && status.ok();) {
-      const absl::StatusOr<kvm::Vcpu::Outcome> outcome = self->vcpu.Run();
-      status = !outcome.ok()                                  ? outcome.status()
-               : *outcome == kvm::Vcpu::Outcome::kInterrupted ? absl::OkStatus()
-                                                              : Serve(&self->vcpu);
-      run = !outcome.ok() || *outcome != kvm::Vcpu::Outcome::kInterrupted || !self->vcpu.run()->immediate_exit;
-    }
+  for (uint64_t seen = 0;;) {
+    absl::ReleasableMutexLock wait(&mutex_);
+    while (resumes_ == seen && !stop_) changed_.Wait(&mutex_);
+    if (stop_) return;
+    seen = resumes_;
+    wait.Release();
+    const absl::Status status = RunUntilPaused(&self->vcpu);
     absl::MutexLock lock(&mutex_);
     if (!status.ok() && ended_.ok()) ended_ = status;
     ++parked_;
-    mutex_.Await(absl::Condition(
-        +[](GuestVm* vm) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !vm->run_ || vm->stop_; }, this));
+    changed_.SignalAll();
+  }
+}
+
+// Ends only where KVM_RUN was interrupted with immediate_exit set: pending I/O is completed then.
+absl::Status GuestVm::RunUntilPaused(kvm::Vcpu* vcpu) {
+  for (;;) {
+    CPR_ASSIGN_OR_RETURN(const kvm::Vcpu::Outcome outcome, vcpu->Run());
+    if (outcome == kvm::Vcpu::Outcome::kExit) {
+      CPR_RETURN_IF_ERROR(Serve(vcpu));
+    } else if (vcpu->run()->immediate_exit) {
+      return absl::OkStatus();
+    }
   }
 }
 

@@ -1,9 +1,6 @@
 #ifndef TESTS_GUEST_GUEST_VM_H_
 #define TESTS_GUEST_GUEST_VM_H_
 
-#include <pthread.h>
-
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -17,9 +14,11 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "libcpr/base/mapping.h"
+#include "libcpr/kvm/gsi_routes.h"
 #include "libcpr/kvm/system.h"
 #include "libcpr/kvm/vcpu.h"
 #include "libcpr/kvm/vm.h"
+#include "libcpr/kvm/vm_state.h"
 #include "tests/guest/guest_abi.h"
 #include "vmm/boot/pvh.h"
 
@@ -44,6 +43,9 @@ class GuestVm {
   void Resume();
   void Pause();
 
+  // While paused: saves all of the VM by libcpr/kvm, drops it, and restores it into a new KVM VM on the same RAM.
+  absl::Status Rebuild();
+
   volatile cpr_guest_abi& abi() { return *reinterpret_cast<volatile cpr_guest_abi*>(low_.data() + CPR_GUEST_ABI_GPA); }
   kvm::Vm& vm() { return vm_; }
   kvm::Vcpu& vcpu(uint32_t i) { return vcpus_[i]->vcpu; }
@@ -62,27 +64,30 @@ class GuestVm {
     explicit VcpuThread(kvm::Vcpu v) : vcpu(std::move(v)) {}
     kvm::Vcpu vcpu;
     std::thread thread;
-    std::atomic<pthread_t> id{};
-    bool parked = true;
   };
 
-  explicit GuestVm(const Options& options, kvm::Vm vm) : options_(options), vm_(std::move(vm)) {}
+  GuestVm(const Options& options, kvm::System system, kvm::Vm vm);
   absl::Status MapRam();
-  absl::Status CreateVcpus(const kvm::System& system);
+  absl::Status AddRam(kvm::Vm* vm);
+  absl::Status CreateVcpus();
   absl::Status Load();
   void RunVcpu(VcpuThread* self);
+  absl::Status RunUntilPaused(kvm::Vcpu* vcpu);
   absl::Status Serve(kvm::Vcpu* vcpu);
   void Serial(kvm_run* run);
   uint8_t ReadSerial(uint16_t reg);
   void WriteSerial(uint16_t reg, uint8_t value);
-  void End(const absl::Status& status);
 
   Options options_;
+  kvm::System system_;
+  kvm::VmConfig config_;
+  kvm::GsiRoutes routes_;
   kvm::Vm vm_;
   Mapping low_, high_;
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;
   absl::Mutex mutex_;
-  bool run_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::CondVar changed_;
+  uint64_t resumes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   uint32_t parked_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status ended_ ABSL_GUARDED_BY(mutex_);

@@ -15,7 +15,7 @@ _Static_assert(offsetof(struct cpr_guest_abi, vcpu) == 1024, "guest_abi.h");
 
 volatile struct cpr_guest_abi abi __attribute__((section(".abi,\"aw\",@nobits#"), aligned(4096)));
 struct options options = {
-    .cpus = 1, .hz = 100, .timer = 3, .ws_bytes = 4 << 20, .gap_us = 20000, .clock_tolerance_us = 500};
+    .cpus = 1, .hz = 100, .timer = 3, .ws_bytes = 4 << 20, .gap_us = 20000, .clock_tolerance_us = 100};
 struct percpu percpus[CPR_GUEST_MAX_VCPUS] __attribute__((aligned(64)));
 
 extern uint64_t start_info_gpa, gdt[], idt[512], HoldBegin[], HoldEnd[];

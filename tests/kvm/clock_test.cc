@@ -115,10 +115,10 @@ TEST_F(ClockTest, TscIsContinuous) {
 }
 
 TEST_F(ClockTest, VcpusStayInStep) {
-  if (!HonoursTscOffset(from_->vcpu())) GTEST_SKIP() << "this KVM ignores KVM_VCPU_TSC_OFFSET";
-  for (auto& vcpu : from_->vcpus) ASSERT_THAT(vcpu->SetTscOffset(~uint64_t{0} - 1'000'000), IsOk());
+  const uint64_t offset = HonoursTscOffset(from_->vcpu()) ? ~uint64_t{0} - 1'000'000 : 0;
+  for (auto& vcpu : from_->vcpus) ASSERT_THAT(vcpu->SetTscOffset(offset), IsOk());
   ASSERT_THAT(HandOver(*system_, *from_, *to_), IsOk());
-  for (auto& vcpu : to_->vcpus) EXPECT_EQ(*vcpu->TscOffset(), ~uint64_t{0} - 1'000'000);
+  for (auto& vcpu : to_->vcpus) EXPECT_EQ(*vcpu->TscOffset(), offset);
 }
 
 TEST_F(ClockTest, KvmClockGoesOnOverTheGap) {

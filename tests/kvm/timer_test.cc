@@ -30,15 +30,18 @@ constexpr uint64_t kHandlerGpa = 0x1100;
 constexpr uint32_t kLvtOneShot = kVector, kLvtPeriodic = 0x20000 | kVector, kLvtDeadline = 0x40000 | kVector;
 constexpr size_t kLvtt = 0x320, kTmict = 0x380, kTmcct = 0x390, kTdcr = 0x3e0, kSvr = 0xf0, kIrr = 0x200;
 
-// Says R when it has counted with interrupts off, then waits for ticks with them on, and says F if it has to wait long.
+// Says R when it has counted with interrupts off, then waits for ticks with them on, and says F if none comes before
+// the TSC's upper half has changed twice: some 3 s.
 constexpr uint8_t kWaiter[] = {
     0xfa,                                // cli
-    0x66, 0xb9, 0x00, 0x00, 0x08, 0x00,  // mov ecx, 0x80000
+    0x66, 0xb9, 0x00, 0x10, 0x00, 0x00,  // mov ecx, 0x1000
     0x66, 0x49, 0x75, 0xfc,              // 1: dec ecx; jnz 1b
     0xb0, 'R',  0xe6, 0x80,              // mov al, 'R'; out 0x80, al
+    0x0f, 0x31, 0x66, 0x89, 0xd3,        // rdtsc; mov ebx, edx
+    0x66, 0x83, 0xc3, 0x02,              // add ebx, 2
     0xfb,                                // sti
-    0x66, 0xb9, 0x00, 0x00, 0x00, 0x04,  // mov ecx, 0x4000000
-    0x66, 0x49, 0x75, 0xfc,              // 2: dec ecx; jnz 2b
+    0x0f, 0x31, 0x66, 0x39, 0xda,        // 2: rdtsc; cmp edx, ebx
+    0x72, 0xf9,                          // jb 2b
     0xb0, 'F',  0xe6, 0x80, 0xf4,        // mov al, 'F'; out 0x80, al; hlt
 };
 // Says T and ends the interrupt by x2APIC's EOI register.

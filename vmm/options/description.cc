@@ -66,6 +66,7 @@ MachineDescription DescribeGiven(const Options& options) {
   machine.initrd = Absolute(options.initrd);
   machine.append = options.append;
   machine.serial = options.serial;
+  if (machine.serial.has_value()) machine.serial->config.path = *Absolute(machine.serial->config.path);
   machine.name = options.name;
   machine.uuid = options.uuid;
   return machine;

@@ -48,7 +48,8 @@ TEST(DescriptionTest, FillsInTheDefaults) {
 
 TEST(DescriptionTest, PathsBecomeAbsolute) {
   const MachineDescription machine =
-      DescribeMachine(Parse("-kernel k -object memory-backend-file,id=r,size=1M,mem-path=./ram"));
+      DescribeMachine(Parse("-kernel k -object memory-backend-file,id=r,size=1M,mem-path=./ram -serial file:log"));
+  EXPECT_TRUE(absl::StartsWith(machine.serial->config.path, "/")) << machine.serial->config.path;
   EXPECT_TRUE(absl::StartsWith(*machine.kernel, "/")) << *machine.kernel;
   EXPECT_TRUE(absl::StartsWith(machine.memory->mem_path, "/")) << machine.memory->mem_path;
   EXPECT_TRUE(absl::EndsWith(machine.memory->mem_path, "/ram") && !absl::StrContains(machine.memory->mem_path, "/./"));
