@@ -1,8 +1,10 @@
 // The machine runs the self-checking guest, pauses it, resumes it and resets it.
 #include "vmm/machine/machine.h"
 
+#include <algorithm>
 #include <tuple>
 
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "libcpr/testing/kvm_gate.h"
@@ -27,13 +29,17 @@ class MachineTest : public ::testing::TestWithParam<std::tuple<unsigned, Irqchip
                 .serial_path = ::testing::TempDir() + "/machine_test.serial"};
   }
 
-  void Start() {
+  void Create() {
+    machine_.reset();
     const auto on_event = [this](GuestEvent event, const std::string& text) {
       event_ = event;
       event_text_ = text;
     };
     CPR_ASSERT_OK_AND_ASSIGN(machine_,
                              CreateMachine(system_.get(), loop_.get(), DescribeGuestMachine(options_), on_event));
+  }
+  void Start() {
+    ASSERT_NO_FATAL_FAILURE(Create());
     machine_->Resume();
   }
 
@@ -83,6 +89,59 @@ TEST_P(MachineTest, AResetStartsItAnew) {
   machine_->Resume();
   ASSERT_THAT(AwaitRunning(), IsOk()) << event_text_ << TextOf(options_.serial_path);
   EXPECT_THAT(VerifyGuest(*loop_, *machine_), IsOk());
+}
+
+// Puts `code` (32-bit, flat, ring 0) at the kernel's entry.
+void PutAtEntry(Machine& machine, const std::string& code) {
+  CPR_ASSERT_OK_AND_ASSIGN(const kvm_regs regs, machine.vcpus().vcpus().front()->Regs());
+  CPR_ASSERT_OK_AND_ASSIGN(const absl::Span<uint8_t> entry, machine.memory().At(regs.rip, code.size()));
+  std::copy(code.begin(), code.end(), entry.begin());
+}
+
+uint32_t WordAt(Machine& machine, uint64_t gpa) {
+  const auto word = machine.memory().At(gpa, sizeof(uint32_t));
+  return word.ok() ? *reinterpret_cast<volatile uint32_t*>(word->data()) : ~uint32_t{0};
+}
+
+constexpr uint64_t kCounterGpa = 0x5000;
+const std::string kCountForever("\xff\x05\x00\x50\x00\x00\xeb\xf8", 8);  // inc dword [0x5000]; again
+const std::string kResetByChipset("\x66\xba\xf9\x0c\xb0\x06\xee", 7);    // mov dx, 0xcf9; mov al, 6; out dx, al
+const std::string kResetByKeyboard("\xb0\xfe\xe6\x64", 4);               // mov al, 0xfe; out 0x64, al
+const std::string kTripleFault("\x0f\x0b", 2);                           // ud2, without an IDT
+
+TEST_P(MachineTest, AGuestThatResetsItselfStopsThereAndCanStartAnew) {
+  for (const std::string& code : {kResetByChipset, kResetByKeyboard, kTripleFault}) {
+    event_ = GuestEvent::kUnspecified;
+    ASSERT_NO_FATAL_FAILURE(Create());
+    PutAtEntry(*machine_, code + kCountForever);
+    machine_->Resume();
+    ASSERT_THAT(RunLoopUntil(*loop_, [this] { return event_ != GuestEvent::kUnspecified; }), IsOk());
+    EXPECT_EQ(event_, GuestEvent::kReset) << event_text_;
+    EXPECT_FALSE(machine_->running());
+    EXPECT_EQ(WordAt(*machine_, kCounterGpa), 0u) << "it went on behind its reset";
+    event_ = GuestEvent::kUnspecified;
+    ASSERT_THAT(machine_->Reset(), IsOk());
+    machine_->Resume();
+    ASSERT_THAT(AwaitRunning(), IsOk()) << event_text_ << TextOf(options_.serial_path);
+    EXPECT_THAT(VerifyGuest(*loop_, *machine_), IsOk());
+  }
+}
+
+TEST_P(MachineTest, ResumedAndPausedAtAnyMomentItStopsAndGoesOn) {
+  ASSERT_NO_FATAL_FAILURE(Create());
+  PutAtEntry(*machine_, kCountForever);
+  uint32_t count = 0;
+  for (int i = 0; i < 500; ++i) {
+    machine_->Resume();
+    const absl::Time until = absl::Now() + absl::Microseconds((i * 7) % 60);
+    while (absl::Now() < until) continue;
+    machine_->Pause();
+    const uint32_t now = WordAt(*machine_, kCounterGpa);
+    ASSERT_GE(now, count);
+    count = now;
+  }
+  machine_->Resume();
+  EXPECT_THAT(RunLoopUntil(*loop_, [&] { return WordAt(*machine_, kCounterGpa) != count; }), IsOk());
 }
 
 INSTANTIATE_TEST_SUITE_P(Machines, MachineTest,

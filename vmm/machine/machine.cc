@@ -21,12 +21,23 @@ void ToBytes(uint64_t value, absl::Span<uint8_t> data) {
   std::memcpy(data.data(), &value, std::min(data.size(), sizeof(value)));
 }
 
+// A new guest's TSC runs as the host's does; over a reboot of the host it has to be known how fast that was.
+absl::Status NoteTscFrequency(const kvm::System& system, const BareVm& bare, KvmPlan* plan) {
+  if (!system.caps().get_tsc_khz) return absl::OkStatus();
+  for (size_t i = 0; i < plan->vcpus.size(); ++i) {
+    if (plan->vcpus[i].tsc_khz.has_value()) continue;
+    CPR_ASSIGN_OR_RETURN(plan->vcpus[i].tsc_khz, bare.vcpus[i].TscKhz());
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(const kvm::System* system, EventLoop* loop, Parts parts,
                                                          EventCallback on_event) {
   const auto add_slots = [&](kvm::Vm& vm) { return parts.memory.AddSlots(vm); };
   CPR_ASSIGN_OR_RETURN(BareVm bare, CreateBareVm(*system, parts.kvm, add_slots));
+  CPR_RETURN_IF_ERROR(NoteTscFrequency(*system, bare, &parts.kvm));
   std::unique_ptr<Machine> machine(
       new Machine(system, loop, std::move(parts), std::move(bare.vm), std::move(on_event)));
   CPR_RETURN_IF_ERROR(machine->CreatePlatform());
@@ -61,13 +72,16 @@ absl::Status Machine::CreatePlatform() {
 
 void Machine::Resume() {
   if (running_) return;
+  running_ = true;
+  // A guest that has just reset itself must not go on behind that; its event will pause the machine, or has.
+  if (event_pending_) return;
   if (ran_) {
     // A guest that has been stopped for long is told, so that its watchdogs do not bark. What it did not ask for or
     // cannot have does not matter.
     const std::vector<kvm::Vcpu*> vcpus = vcpus_->vcpus();
     vcpus_->RunOnThreads(vcpus.size(), [&](size_t i) { kvm::NotifyGuestStopped(*vcpus[i]).IgnoreError(); });
   }
-  running_ = ran_ = true;
+  ran_ = true;
   platform_->ConnectInput();
   vcpus_->Start();
 }
