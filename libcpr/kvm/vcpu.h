@@ -36,7 +36,7 @@ class [[nodiscard]] Vcpu {
   // Makes the next (not the present) KVM_RUN return kInterrupted once pending I/O is completed; kick a running one by a
   // signal besides.
   void SetImmediateExit(bool on) const;
-  // Whether the guest asks to be told about a stopped clock: KVM_KVMCLOCK_CTRL. EINVAL = it has no kvm-clock.
+  // Tells the guest by its clock page that it was stopped: KVM_KVMCLOCK_CTRL. EINVAL = it has no kvm-clock.
   absl::Status KvmclockCtrl();
   absl::Status Nmi();
 
