@@ -41,8 +41,10 @@ absl::StatusOr<KvmPlan> PlanKvm(const kvm::System& system, const MachineDescript
 absl::StatusOr<BareVm> CreateBareVm(const kvm::System& system, const KvmPlan& plan,
                                     absl::FunctionRef<absl::Status(kvm::Vm& vm)> add_slots) {
   CPR_ASSIGN_OR_RETURN(kvm::Vm vm, system.CreateVm());
+  const bool slots_first = plan.vm.irqchip == kvm::IrqchipKind::kFull;
+  if (slots_first) CPR_RETURN_IF_ERROR(add_slots(vm));
   CPR_RETURN_IF_ERROR(kvm::ConfigureVm(vm, plan.vm, system.caps()));
-  CPR_RETURN_IF_ERROR(add_slots(vm));
+  if (!slots_first) CPR_RETURN_IF_ERROR(add_slots(vm));
   std::vector<kvm::Vcpu> vcpus;
   for (const kvm::VcpuConfig& config : plan.vcpus) {
     CPR_ASSIGN_OR_RETURN(kvm::Vcpu vcpu, vm.CreateVcpu(config.id));
@@ -54,7 +56,9 @@ absl::StatusOr<BareVm> CreateBareVm(const kvm::System& system, const KvmPlan& pl
 
 absl::StatusOr<kvm::VcpuSavePlan> PlanSave(const kvm::System& system, const KvmPlan& plan) {
   KvmPlan probe{.vm = plan.vm, .vcpus = {plan.vcpus.front()}};
-  probe.vm.pit = false;  // slow to make, and nothing to a vCPU
+  // What else is in the kernel is slow to make and to destroy, and nothing to a vCPU but its LAPIC.
+  probe.vm.pit = false;
+  if (probe.vm.irqchip == kvm::IrqchipKind::kFull) probe.vm.irqchip = kvm::IrqchipKind::kSplit;
   CPR_ASSIGN_OR_RETURN(const BareVm bare, CreateBareVm(system, probe, NoSlots));
   return kvm::PlanVcpuSave(system, bare.vcpus.front());
 }

@@ -27,8 +27,8 @@ struct BareVm {
   kvm::Vm vm;
   std::vector<kvm::Vcpu> vcpus;
 };
-// Builds it. `add_slots` gives it its RAM: after the irqchip, since the other way round costs 20 times as much, and
-// before the vCPUs.
+// Builds it. `add_slots` gives it its RAM: after a split irqchip (0.4 ms in all, 9 ms the other way round), but before
+// PIC, IOAPIC and PIT, which then wait for one grace period less (5 ms rather than 8).
 absl::StatusOr<BareVm> CreateBareVm(const kvm::System& system, const KvmPlan& plan,
                                     absl::FunctionRef<absl::Status(kvm::Vm& vm)> add_slots);
 
