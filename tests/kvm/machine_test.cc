@@ -91,6 +91,15 @@ TEST_P(MachineTest, AResetStartsItAnew) {
   EXPECT_THAT(VerifyGuest(*loop_, *machine_), IsOk());
 }
 
+TEST_P(MachineTest, RunsWithRamOnBothSidesOfTheHole) {
+  if (options_.vcpus != 1) GTEST_SKIP() << "RAM is the same with more vCPUs";
+  options_.ram_bytes = kLowRamLimitBytes + (64 << 20);
+  ASSERT_NO_FATAL_FAILURE(Start());
+  ASSERT_THAT(AwaitRunning(), IsOk()) << event_text_ << TextOf(options_.serial_path);
+  EXPECT_THAT(VerifyGuest(*loop_, *machine_), IsOk());
+  EXPECT_EQ(machine_->memory().high_bytes(), uint64_t{64} << 20);
+}
+
 // Puts `code` (32-bit, flat, ring 0) at the kernel's entry.
 void PutAtEntry(Machine& machine, const std::string& code) {
   CPR_ASSERT_OK_AND_ASSIGN(const kvm_regs regs, machine.vcpus().vcpus().front()->Regs());
@@ -151,6 +160,10 @@ INSTANTIATE_TEST_SUITE_P(Machines, MachineTest,
                            return absl::StrCat(std::get<0>(info.param), "Vcpus",
                                                std::get<1>(info.param) == IrqchipKind::kSplit ? "Split" : "Kernel");
                          });
+
+// The most vCPUs there may be: it boots, and each of them is there.
+INSTANTIATE_TEST_SUITE_P(Largest, MachineTest, ::testing::Values(std::tuple(64u, IrqchipKind::kSplit)),
+                         [](const auto&) { return "64VcpusSplit"; });
 
 }  // namespace
 }  // namespace cpr::testing
