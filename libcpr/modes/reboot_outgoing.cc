@@ -119,7 +119,8 @@ absl::StatusOr<Outgoing::Next> RebootOutgoing::Copy() {
     at_ = At::kPublish;
     return Next::kAgain;
   }
-  CPR_RETURN_IF_ERROR(Annotate(CopyStep(), absl::StrCat("RAM block '", inventory_.blocks[block_].name(), "'")));
+  const RamBlock& block = inventory_.blocks[block_];  // a finished step moves block_ on
+  CPR_RETURN_IF_ERROR(Annotate(CopyStep(), absl::StrCat("RAM block '", block.name(), "'")));
   return Next::kWait;  // the embedder's loop comes first; the poll fd is readable at once
 }
 
