@@ -1,6 +1,7 @@
 #ifndef LIBCPR_BASE_MUTEX_H_
 #define LIBCPR_BASE_MUTEX_H_
 
+#include <condition_variable>
 #include <mutex>
 #include <shared_mutex>
 
@@ -17,7 +18,23 @@ class ABSL_LOCKABLE Mutex {
   void Unlock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock(); }
 
  private:
+  friend class CondVar;
   std::mutex mutex_;
+};
+
+// Wakes who waits for a change of what a Mutex guards. Thread-safe.
+class CondVar {
+ public:
+  // `mutex` is held before and after, not meanwhile. It may return without a signal: ask for the condition in a loop.
+  void Wait(Mutex* mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    std::unique_lock<std::mutex> lock(mutex->mutex_, std::adopt_lock);
+    changed_.wait(lock);
+    lock.release();
+  }
+  void SignalAll() { changed_.notify_all(); }
+
+ private:
+  std::condition_variable changed_;
 };
 
 // Holds a Mutex for a scope.

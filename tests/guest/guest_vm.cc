@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/status_macros.h"
@@ -142,7 +143,7 @@ absl::StatusOr<absl::Span<uint8_t>> GuestVm::Ram(uint64_t gpa, uint64_t size_byt
 GuestVm::~GuestVm() {
   Pause();
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     stop_ = true;
     changed_.SignalAll();
   }
@@ -152,7 +153,7 @@ GuestVm::~GuestVm() {
 }
 
 void GuestVm::Resume() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   for (auto& vcpu : vcpus_) vcpu->vcpu.SetImmediateExit(false);
   ++resumes_;
   parked_ = 0;
@@ -160,7 +161,7 @@ void GuestVm::Resume() {
 }
 
 void GuestVm::Pause() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (resumes_ == 0) return;
   for (auto& vcpu : vcpus_) {
     vcpu->vcpu.SetImmediateExit(true);
@@ -172,13 +173,14 @@ void GuestVm::Pause() {
 // Runs once for each Resume, until a pause or an error; ends with the VM.
 void GuestVm::RunVcpu(VcpuThread* self) {
   for (uint64_t seen = 0;;) {
-    absl::ReleasableMutexLock wait(&mutex_);
-    while (resumes_ == seen && !stop_) changed_.Wait(&mutex_);
-    if (stop_) return;
-    seen = resumes_;
-    wait.Release();
+    {
+      MutexLock lock(&mutex_);
+      while (resumes_ == seen && !stop_) changed_.Wait(&mutex_);
+      if (stop_) return;
+      seen = resumes_;
+    }
     const absl::Status status = RunUntilPaused(&self->vcpu);
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (!status.ok() && ended_.ok()) ended_ = status;
     ++parked_;
     changed_.SignalAll();
@@ -191,7 +193,7 @@ absl::Status GuestVm::RunUntilPaused(kvm::Vcpu* vcpu) {
     CPR_ASSIGN_OR_RETURN(const kvm::Vcpu::Outcome outcome, vcpu->Run());
     if (outcome == kvm::Vcpu::Outcome::kExit) {
       CPR_RETURN_IF_ERROR(Serve(vcpu));
-    } else if (vcpu->run()->immediate_exit) {
+    } else if (std::atomic_ref<uint8_t>(vcpu->run()->immediate_exit).load(std::memory_order_relaxed) != 0) {
       return absl::OkStatus();
     }
   }
@@ -222,7 +224,7 @@ void GuestVm::Serial(kvm_run* run) {
 }
 
 uint8_t GuestVm::ReadSerial(uint16_t reg) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (reg == 5) return 0x60 | (typed_.empty() ? 0 : 1);
   if (reg != 0 || typed_.empty()) return 0;
   const uint8_t c = typed_.front();
@@ -232,7 +234,7 @@ uint8_t GuestVm::ReadSerial(uint16_t reg) {
 
 void GuestVm::WriteSerial(uint16_t reg, uint8_t value) {
   if (reg == 0) {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     serial_.push_back(static_cast<char>(value));
   }
   if (reg == 1 && (value & 2) != 0 && options_.full_irqchip) {  // "transmitter empty" is enabled, and it is empty
@@ -242,12 +244,12 @@ void GuestVm::WriteSerial(uint16_t reg, uint8_t value) {
 }
 
 std::string GuestVm::serial() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return serial_;
 }
 
 void GuestVm::Type(char c) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   typed_.push_back(c);
 }
 
@@ -255,7 +257,7 @@ absl::Status GuestVm::WaitFor(const std::function<bool()>& done, absl::Duration 
   const absl::Time end = absl::Now() + timeout;
   while (!done()) {
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       if (!ended_.ok()) return Annotate(ended_, serial_);
       if (absl::Now() > end) return absl::DeadlineExceededError(serial_);
     }

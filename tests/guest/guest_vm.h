@@ -8,12 +8,13 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "libcpr/base/mapping.h"
+#include "libcpr/base/mutex.h"
 #include "libcpr/kvm/gsi_routes.h"
 #include "libcpr/kvm/system.h"
 #include "libcpr/kvm/vcpu.h"
@@ -85,8 +86,8 @@ class GuestVm {
   kvm::Vm vm_;
   Mapping low_, high_;
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;
-  absl::Mutex mutex_;
-  absl::CondVar changed_;
+  Mutex mutex_;
+  CondVar changed_;
   uint64_t resumes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   uint32_t parked_ ABSL_GUARDED_BY(mutex_) = 0;

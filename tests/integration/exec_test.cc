@@ -94,7 +94,7 @@ CPR_TEST_HELPER(Guest, (const std::vector<std::string>& args)) {
 CPR_TEST_HELPER(BadGuest, (const std::vector<std::string>& args)) {
   ToyVm vm;
   if (AnswerExecCheckIfAsked(vm.Supported())) return 0;
-  if (args[0] == "early") ::raise(SIGSEGV);
+  if (args[0] == "early") ::raise(SIGABRT);
   auto handoff = ExecHandoff::FromEnvironment();
   if (!handoff.ok() || *handoff == nullptr) return Say("no handoff", 20);
   vm.fault = [&](absl::string_view call) {

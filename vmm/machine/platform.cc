@@ -96,7 +96,7 @@ void Platform::SetIrq(unsigned pin, bool level) {
 
 absl::Status Platform::CommitRoutes() {
   if (ioapic_ == nullptr) return absl::OkStatus();
-  absl::MutexLock lock(&routes_mutex_);
+  MutexLock lock(&routes_mutex_);
   // KVM needs the level-triggered pins alone, to tell of their EOI; edges go by KVM_SIGNAL_MSI. A guest that only uses
   // edges costs no update.
   std::vector<IoapicRoute> routes = ioapic_->Routes();

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "libcpr/base/mutex.h"
 #include "libcpr/kvm/gsi_routes.h"
 #include "libcpr/kvm/vm.h"
 #include "vmm/chardev/chardev.h"
@@ -70,7 +71,7 @@ class Platform {
   std::unique_ptr<Serial> serial_;
   std::unique_ptr<Cmos> cmos_;
   std::unique_ptr<ResetControl> reset_control_;
-  absl::Mutex routes_mutex_;  // two vCPUs may write the IOAPIC at once
+  Mutex routes_mutex_;  // two vCPUs may write the IOAPIC at once
   kvm::GsiRoutes routes_;
 };
 

@@ -55,7 +55,7 @@ absl::StatusOr<std::unique_ptr<VcpuThread>> VcpuThread::Create(kvm::Vcpu vcpu, V
 VcpuThread::~VcpuThread() {
   RequestPark();
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     exit_ = true;
     changed_.SignalAll();
   }
@@ -63,14 +63,14 @@ VcpuThread::~VcpuThread() {
 }
 
 void VcpuThread::Start() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   run_ = true;
   changed_.SignalAll();
 }
 
 void VcpuThread::RequestPark() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     run_ = false;
     if (parked_) return;
     vcpu_.SetImmediateExit(true);
@@ -79,18 +79,18 @@ void VcpuThread::RequestPark() {
 }
 
 void VcpuThread::AwaitParked() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   while (!parked_) changed_.Wait(&mutex_);
 }
 
 void VcpuThread::Submit(Work work) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   work_ = std::move(work);
   changed_.SignalAll();
 }
 
 void VcpuThread::AwaitWork() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   while (work_) changed_.Wait(&mutex_);
 }
 
@@ -100,14 +100,15 @@ void VcpuThread::Main() {
 }
 
 bool VcpuThread::AwaitStart() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   parked_ = true;
   changed_.SignalAll();
   while (true) {
     while (!work_ && !run_ && !exit_) changed_.Wait(&mutex_);
     if (work_) {
+      const Work work = work_;  // stays set until it is done: AwaitWork looks at it
       mutex_.Unlock();
-      work_(vcpu_);
+      work(vcpu_);
       mutex_.Lock();
       work_ = nullptr;
       changed_.SignalAll();
@@ -122,7 +123,7 @@ bool VcpuThread::AwaitStart() {
 }
 
 bool VcpuThread::park_requested() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return !run_;
 }
 
@@ -143,7 +144,7 @@ void VcpuThread::RunGuest() {
 
 void VcpuThread::ParkAfter(const Stop& stop) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     run_ = false;
   }
   exits_->GuestStopped(id(), stop.event, stop.text);

@@ -13,7 +13,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
+#include "libcpr/base/mutex.h"
 #include "libcpr/kvm/vcpu.h"
 #include "vmm/machine/vcpu_exits.h"
 
@@ -79,8 +79,8 @@ class VcpuThread {
   std::thread thread_;
   std::atomic<pid_t> thread_id_{0};
 
-  absl::Mutex mutex_;
-  absl::CondVar changed_;
+  Mutex mutex_;
+  CondVar changed_;
   bool run_ ABSL_GUARDED_BY(mutex_) = false;     // what the thread shall do
   bool parked_ ABSL_GUARDED_BY(mutex_) = false;  // what it does
   bool exit_ ABSL_GUARDED_BY(mutex_) = false;
