@@ -19,7 +19,6 @@ class Results:
     failed: list = dataclasses.field(default_factory=list)
     skipped: list = dataclasses.field(default_factory=list)
     programs: int = 0
-    targets: int = 0
 
     def add(self, other):
         """Adds `other`'s cases to these."""
@@ -106,16 +105,15 @@ class _Events:
             self.runs[label][(key.get("run"), key.get("shard"))] = event["testResult"]
 
 
-def read_events(lines, build_only=False):
-    """The results of one `bazel test` or `bazel build` from the lines of its --build_event_json_file."""
+def read_events(lines):
+    """The results of one `bazel test` from the lines of its --build_event_json_file."""
     events = _Events(lines)
-    results = Results(programs=len(events.tests), targets=sum(events.done.values()))
+    results = Results(programs=len(events.tests))
     for label, runs in sorted(events.runs.items()):
         for run in runs.values():
             results.add(_program_results(label, run))
     broken = {label: "could not be built" for label, success in events.done.items() if not success}
     broken.update({label: f"could not be built: {why}" for label, why in events.aborted.items()})
-    if not build_only:
-        broken.update({label: "was not run" for label in events.tests - set(events.runs) - set(broken)})
+    broken.update({label: "was not run" for label in events.tests - set(events.runs) - set(broken)})
     results.failed += [f"{label}: {why}" for label, why in sorted(broken.items()) if label not in events.runs]
     return results

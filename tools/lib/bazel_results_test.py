@@ -57,8 +57,8 @@ class ReadEventsTest(unittest.TestCase):
             "testResult": {"status": status, "testActionOutput": [{"name": "test.xml", "uri": path.as_uri()}]},
         }
 
-    def read(self, *events, build_only=False):
-        return bazel_results.read_events([json.dumps(event) for event in events], build_only)
+    def read(self, *events):
+        return bazel_results.read_events([json.dumps(event) for event in events])
 
     def test_a_program_that_skipped_everything_did_not_pass(self):
         results = self.read(configured("//a:k"), completed("//a:k"), self.result("//a:k", ALL_SKIPPED_XML))
@@ -91,10 +91,6 @@ class ReadEventsTest(unittest.TestCase):
 
     def test_a_test_that_never_ran_failed(self):
         self.assertEqual(self.read(configured("//a:t"), completed("//a:t")).failed, ["//a:t: was not run"])
-
-    def test_a_build_alone_runs_no_tests(self):
-        results = self.read(configured("//a:t"), completed("//a:t"), build_only=True)
-        self.assertEqual((results.line(), results.targets), ("0 passed, 0 failed, 0 skipped", 1))
 
 
 if __name__ == "__main__":
