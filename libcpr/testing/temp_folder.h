@@ -8,13 +8,13 @@
 
 namespace cpr::testing {
 
-// A folder of its own under /tmp, removed with all in it at the end. Its path is short enough for unix sockets, which
-// ::testing::TempDir() is not under Bazel.
+// A folder of its own under /tmp (or `parent`), removed with all in it at the end. Its path is short enough for unix
+// sockets, which ::testing::TempDir() is not under Bazel.
 class TempFolder {
  public:
-  TempFolder() {
-    char name[] = "/tmp/cpr-XXXXXX";
-    if (const char* made = ::mkdtemp(name)) path_ = made;
+  explicit TempFolder(const std::string& parent = "/tmp") {
+    std::string name = parent + "/cpr-XXXXXX";
+    if (const char* made = ::mkdtemp(name.data())) path_ = made;
   }
   TempFolder(const TempFolder&) = delete;
   TempFolder& operator=(const TempFolder&) = delete;

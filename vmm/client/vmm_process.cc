@@ -34,6 +34,12 @@ absl::StatusOr<VmmProcess> VmmProcess::Start(const std::vector<std::string>& com
   return VmmProcess(pid, UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))));
 }
 
+absl::StatusOr<VmmProcess> VmmProcess::Adopt(pid_t pid) {
+  UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd.ok()) return ErrnoStatus(errno, absl::StrCat("pidfd_open of process ", pid));
+  return VmmProcess(pid, std::move(pidfd));
+}
+
 VmmProcess::VmmProcess(VmmProcess&& other) noexcept
     : pid_(std::exchange(other.pid_, -1)), pidfd_(std::move(other.pidfd_)) {}
 

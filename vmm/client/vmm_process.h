@@ -20,6 +20,9 @@ class VmmProcess {
   // Starts `command`, stdin at /dev/null, stdout and stderr appended to `log_path`.
   static absl::StatusOr<VmmProcess> Start(const std::vector<std::string>& command, const std::string& log_path);
 
+  // Takes over a child of ours that we did not start: one that a VMM left behind (PR_SET_CHILD_SUBREAPER).
+  static absl::StatusOr<VmmProcess> Adopt(pid_t pid);
+
   VmmProcess(VmmProcess&& other) noexcept;
   VmmProcess& operator=(VmmProcess&& other) noexcept;
   ~VmmProcess();
