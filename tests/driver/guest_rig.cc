@@ -48,7 +48,7 @@ absl::StatusOr<std::unique_ptr<GuestRig>> GuestRig::Start(GuestRigOptions option
 absl::Status GuestRig::Boot() {
   CPR_RETURN_IF_ERROR(MakeFile(ram_path_, uint64_t{static_cast<unsigned>(options_.ram_mib)} << 20));
   CPR_ASSIGN_OR_RETURN(view_, GuestView::Open(ram_path_));
-  CPR_ASSIGN_OR_RETURN(vmm_, StartAnother({}));
+  CPR_ASSIGN_OR_RETURN(vmm_, StartAnother({}, options_.prefix));
   const absl::Status running = view_->AwaitRunning(kBootTimeout);
   if (!running.ok()) return Annotate(running, absl::StrCat("boot (", vmm_->Log(), ")"));
   return view_->AwaitBeats(kBeatTimeout);

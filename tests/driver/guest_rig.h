@@ -23,8 +23,9 @@ struct GuestRigOptions {
   int ram_mib = 512;
   std::string guest_words = "quiet";  // more of the guest's command line: "touch=1024"
   bool kernel_irqchip = false;
-  std::string serial;             // empty: file:serial.log in folder()
-  std::vector<std::string> more;  // words for every cpr-vmm that is started
+  std::string serial;               // empty: file:serial.log in folder()
+  std::vector<std::string> more;    // words for every cpr-vmm that is started
+  std::vector<std::string> prefix;  // before the first cpr-vmm: "env", "CPR_FAULT=save:kill"
 };
 
 // The self-checking guest in a cpr-vmm of its own, with all that it needs in a folder of its own, and what carries it
