@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,6 +42,9 @@ struct ExecOutgoingOptions {
   // Where the state goes: a file of the user's, opened for reading and writing, or none for a memfd.
   UniqueFd state_file;
   absl::Duration check_timeout = absl::Seconds(10);
+  // What the keeper must not hold beside this process, asked when it is made: sockets whose peers should see them
+  // close, or that the new program opens again. May be null.
+  std::function<std::vector<int>()> close_in_keeper;
   PhaseObserver observer;
 };
 

@@ -168,6 +168,7 @@ absl::StatusOr<Keeper> ExecOutgoing::StartKeeper(std::vector<int> kept) {
   options.expected = static_cast<uint64_t>(Owner::kOffered);
   options.desired = static_cast<uint64_t>(Owner::kReturned);
   options.keep_open = std::move(kept);
+  if (options_.close_in_keeper) options.close_in_keeper = options_.close_in_keeper();
   return Keeper::Start(options);
 }
 

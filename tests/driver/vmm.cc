@@ -107,7 +107,12 @@ absl::Status Vmm::AwaitExec(absl::Duration timeout) {
 }
 
 absl::Status Vmm::Reconnect(absl::Duration timeout) {
-  CPR_ASSIGN_OR_RETURN(qmp_, QmpClient::Connect(qmp_path_, timeout));
+  const absl::Time deadline = absl::Now() + timeout;
+  absl::StatusOr<QmpClient> qmp = QmpClient::Connect(qmp_path_, timeout);
+  // Who comes while one program gives way to the next may be hung up on.
+  while (!qmp.ok() && absl::Now() < deadline) qmp = QmpClient::Connect(qmp_path_, deadline - absl::Now());
+  CPR_RETURN_IF_ERROR(qmp.status());
+  qmp_ = *std::move(qmp);
   const pid_t pid = PeerPid(qmp_.fd());
   if (pid == process_.pid()) return absl::OkStatus();
   CPR_ASSIGN_OR_RETURN(process_, VmmProcess::Adopt(pid));

@@ -34,6 +34,15 @@ void MonitorServer::Resume() {
   for (const auto& port : ports_) port->Resume();
 }
 
+std::vector<int> MonitorServer::fds() const {
+  std::vector<int> all;
+  for (const auto& port : ports_) {
+    const std::vector<int> fds = port->fds();
+    all.insert(all.end(), fds.begin(), fds.end());
+  }
+  return all;
+}
+
 std::vector<ChardevInfo> MonitorServer::Chardevs() const {
   std::vector<ChardevInfo> chardevs;
   for (size_t i = 0; i < ports_.size(); ++i) {

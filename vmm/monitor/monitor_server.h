@@ -39,6 +39,10 @@ class MonitorServer {
   void Suspend();
   void Resume();
 
+  // Every monitor's sockets, listening and connected; lent. The keeper of a cpr-exec must not hold them: clients would
+  // not see that this program has gone, and the next one could not listen.
+  std::vector<int> fds() const;
+
   // For query-chardev, with QEMU's labels: "compat_monitor0".
   std::vector<ChardevInfo> Chardevs() const;
 

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "vmm/event_loop/event_loop.h"
@@ -23,6 +24,8 @@ class MonitorPort {
   virtual void Suspend() = 0;
   virtual void Resume() = 0;
   virtual bool connected() const = 0;
+  // The sockets that this is at; lent.
+  virtual std::vector<int> fds() const = 0;
 };
 
 // One client at a time; the next one is accepted when it has left.

@@ -82,6 +82,12 @@ class SocketPort : public MonitorPort {
   void Suspend() override;
   void Resume() override;
   bool connected() const override { return client_.ok(); }
+  std::vector<int> fds() const override {
+    std::vector<int> fds;
+    if (listener_.ok()) fds.push_back(listener_.get());
+    if (client_.ok()) fds.push_back(client_.get());
+    return fds;
+  }
 
  private:
   absl::Status WaitForClient();

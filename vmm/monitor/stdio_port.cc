@@ -26,6 +26,7 @@ class StdioPort : public MonitorPort {
   void Suspend() override;
   void Resume() override;
   bool connected() const override { return !ended_; }
+  std::vector<int> fds() const override { return {}; }  // the terminal is the user's
 
  private:
   void Write(absl::string_view bytes);

@@ -1,0 +1,305 @@
+#include "vmm/app/migration_driver.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "libcpr/base/io.h"
+#include "libcpr/base/status_macros.h"
+#include "libcpr/base/status_util.h"
+#include "libcpr/modes/reboot.h"
+#include "libcpr/preserve/keeper.h"
+#include "libcpr/preserve/socket.h"
+#include "libcpr/preserve/stream_socket.h"
+
+namespace cpr {
+namespace {
+
+absl::StatusOr<uint16_t> PortOf(const Address& address) {
+  uint32_t port = 0;
+  if (!absl::SimpleAtoi(address.port, &port) || port == 0 || port > 65535) {
+    return absl::InvalidArgumentError(absl::StrCat(FormatUri(address), ": '", address.port, "' is not a port number"));
+  }
+  return static_cast<uint16_t>(port);
+}
+
+absl::StatusOr<UniqueFd> ConnectAddress(const Address& address) {
+  if (address.transport == Transport::kUnix) return ConnectUnixStream(address.path);
+  CPR_ASSIGN_OR_RETURN(const uint16_t port, PortOf(address));
+  return ConnectTcp(address.host, port);
+}
+
+absl::Status NotYet(const Address& address) {
+  return absl::UnimplementedError(absl::StrCat(FormatUri(address), ": this program cannot use it yet"));
+}
+
+}  // namespace
+
+MigrationDriver::MigrationDriver(EventLoop* loop, const MigrationSettings* settings, std::vector<std::string> own_argv,
+                                 Hooks hooks)
+    : loop_(loop), settings_(settings), own_argv_(std::move(own_argv)), hooks_(std::move(hooks)) {}
+
+MigrationDriver::~MigrationDriver() {
+  if (outgoing_ != nullptr) loop_->Unwatch(outgoing_->fd());
+  if (incoming_ != nullptr) loop_->Unwatch(incoming_->fd());
+  if (keeper_pidfd_.ok()) loop_->Unwatch(keeper_pidfd_.get());
+}
+
+absl::Status MigrationDriver::StartOutgoing(const Channels& channels, OutgoingVm* vm) {
+  if (outgoing_active()) return absl::FailedPreconditionError("There's a migration process in progress");
+  const Mode mode = settings_->mode().value_or(Mode::kUnspecified);
+  const std::vector<std::string> blockers = vm->Blockers(mode);
+  if (!blockers.empty()) return absl::FailedPreconditionError(absl::StrJoin(blockers, "; "));
+  CPR_ASSIGN_OR_RETURN(std::unique_ptr<Outgoing> outgoing, MakeOutgoing(channels, vm));
+  outgoing_ = std::move(outgoing);
+  Begin(mode);
+  const absl::Status watched = Watch(outgoing_->fd(), &MigrationDriver::AdvanceOutgoing);
+  // The first step comes from the loop, so that the monitor's answer goes out before a handover can end this program.
+  loop_->Post([this] { AdvanceOutgoing(); });
+  return watched;
+}
+
+absl::StatusOr<std::unique_ptr<Outgoing>> MigrationDriver::MakeOutgoing(const Channels& channels, OutgoingVm* vm) {
+  switch (settings_->mode().value_or(Mode::kUnspecified)) {
+    case Mode::kTransfer:
+      return MakeTransfer(channels, vm);
+    case Mode::kExec:
+      return MakeExec(channels.main, vm);
+    case Mode::kReboot:
+      if (channels.main.transport != Transport::kFile) return NotYet(channels.main);
+      return CreateRebootOutgoing({channels.main.path, channels.main.offset_bytes, settings_->ignore_shared(),
+                                   [this](Phase phase) { OnPhase(phase); }},
+                                  vm);
+    case Mode::kUnspecified:
+      break;
+  }
+  return absl::InternalError("no mode");
+}
+
+absl::StatusOr<std::unique_ptr<Outgoing>> MigrationDriver::MakeTransfer(const Channels& channels, OutgoingVm* vm) {
+  CPR_ASSIGN_OR_RETURN(PacketSocket socket, PacketSocket::Connect(channels.cpr->path));
+  TransferOutgoingOptions options{std::move(socket), nullptr, {}, [this](Phase phase) { OnPhase(phase); }};
+  const Address main = channels.main;
+  switch (main.transport) {
+    case Transport::kUnix:
+      // The same path twice: one channel for both.
+      if (main.path != channels.cpr->path) options.connect_main = [main] { return ConnectAddress(main); };
+      break;
+    case Transport::kTcp:
+      CPR_RETURN_IF_ERROR(PortOf(main).status());
+      options.connect_main = [main] { return ConnectAddress(main); };
+      break;
+    case Transport::kFd:
+      options.connect_main = [this, main] { return TakeNamedFd(main.name); };
+      break;
+    default:
+      return NotYet(main);
+  }
+  return CreateTransferOutgoing(std::move(options), vm);
+}
+
+absl::StatusOr<std::unique_ptr<Outgoing>> MigrationDriver::MakeExec(const Address& main, OutgoingVm* vm) {
+  ExecOutgoingOptions options;
+  options.command = settings_->exec_command();
+  options.own_argv = own_argv_;
+  options.close_in_keeper = hooks_.monitor_fds;
+  options.observer = [this](Phase phase) { OnPhase(phase); };
+  if (main.transport == Transport::kFile) {
+    if (main.offset_bytes != 0) return NotYet(main);
+    CPR_ASSIGN_OR_RETURN(options.state_file, OpenFile(main.path, O_RDWR | O_CREAT | O_TRUNC));
+  } else if (main.transport != Transport::kMemfd) {
+    return NotYet(main);
+  }
+  return CreateExecOutgoing(std::move(options), vm);
+}
+
+absl::StatusOr<UniqueFd> MigrationDriver::TakeNamedFd(const std::string& name) {
+  const auto found = fds_.find(name);
+  int number = -1;
+  if (found == fds_.end() && !absl::SimpleAtoi(name, &number)) {
+    return absl::NotFoundError(absl::StrCat("File descriptor named '", name, "' has not been found"));
+  }
+  if (found == fds_.end()) return DupFd(number);
+  UniqueFd fd = std::move(found->second);
+  fds_.erase(found);
+  CPR_RETURN_IF_ERROR(SetNonblocking(fd.get(), true));
+  return fd;
+}
+
+absl::StatusOr<UniqueFd> MigrationDriver::ListenMainAddress(const Address& main) {
+  if (main.transport == Transport::kUnix) return ListenUnixStream(main.path);
+  if (main.transport != Transport::kTcp) return NotYet(main);
+  CPR_ASSIGN_OR_RETURN(const uint16_t port, PortOf(main));
+  return ListenTcp(main.host, port);
+}
+
+absl::Status MigrationDriver::AwaitTransfer(const Address& cpr, const std::optional<Address>& main, IncomingVm* vm) {
+  CPR_ASSIGN_OR_RETURN(PacketSocket listener, PacketSocket::Listen(cpr.path));
+  auto refused = [this](const absl::Status& why) { hooks_.log(absl::StrCat("cpr channel: ", why.message())); };
+  TransferIncomingOptions options{std::move(listener), refused, [this](Phase phase) { OnPhase(phase); }};
+  CPR_ASSIGN_OR_RETURN(std::unique_ptr<TransferIncoming> incoming, CreateTransferIncoming(std::move(options), vm));
+  transfer_incoming_ = incoming.get();
+  incoming_ = std::move(incoming);
+  cpr_path_ = cpr.path;
+  mode_ = Mode::kTransfer;
+  CPR_RETURN_IF_ERROR(Watch(incoming_->fd(), &MigrationDriver::AdvanceIncoming));
+  return main.has_value() ? StartIncoming(*main, false, vm) : absl::OkStatus();
+}
+
+absl::Status MigrationDriver::StartIncoming(const Address& main, bool ignore_shared, IncomingVm* vm) {
+  if (transfer_incoming_ != nullptr) {
+    // One unix channel for both: the cpr channel listens already.
+    if (main.transport == Transport::kUnix && main.path == cpr_path_) return absl::OkStatus();
+    CPR_ASSIGN_OR_RETURN(UniqueFd listener, ListenMainAddress(main));
+    return transfer_incoming_->ListenMain(std::move(listener));
+  }
+  if (incoming_ != nullptr) return absl::FailedPreconditionError("The incoming migration has already been started");
+  if (main.transport == Transport::kUnix || main.transport == Transport::kTcp) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        FormatUri(main), ": a cpr-transfer needs a cpr channel, too: a second -incoming on the command line"));
+  }
+  if (main.transport != Transport::kFile) return NotYet(main);
+  CPR_ASSIGN_OR_RETURN(
+      incoming_,
+      CreateRebootIncoming({main.path, main.offset_bytes, ignore_shared, [this](Phase phase) { OnPhase(phase); }}, vm));
+  Begin(Mode::kReboot);
+  return Watch(incoming_->fd(), &MigrationDriver::AdvanceIncoming);
+}
+
+absl::Status MigrationDriver::StartExecIncoming(std::unique_ptr<ExecHandoff> handoff, IncomingVm* vm) {
+  returned_because_ = handoff->returned_because();
+  CPR_ASSIGN_OR_RETURN(std::unique_ptr<ExecIncoming> incoming,
+                       CreateExecIncoming(std::move(handoff), {[this](Phase phase) { OnPhase(phase); }}, vm));
+  exec_incoming_ = incoming.get();
+  incoming_ = std::move(incoming);
+  Begin(Mode::kExec);
+  // At once, not from the loop: the guest stands still.
+  AdvanceIncoming();
+  return absl::OkStatus();
+}
+
+absl::Status MigrationDriver::Watch(int fd, void (MigrationDriver::*advance)()) {
+  return loop_->Watch(fd, EPOLLIN, [this, advance](uint32_t) { (this->*advance)(); });
+}
+
+void MigrationDriver::AdvanceOutgoing() {
+  if (!outgoing_active()) return;
+  const absl::StatusOr<bool> done = outgoing_->Advance();
+  if (done.ok() && !*done) return;
+  loop_->Unwatch(outgoing_->fd());
+  Finish(done.status());
+  if (done.ok()) hooks_.gone();
+}
+
+void MigrationDriver::AdvanceIncoming() {
+  const absl::StatusOr<bool> done = incoming_->Advance();
+  if (done.ok() && !*done) return;
+  loop_->Unwatch(incoming_->fd());
+  Finish(done.status());
+  if (!done.ok()) return hooks_.failed(done.status());
+  if (exec_incoming_ != nullptr) WatchKeeper(exec_incoming_->keeper_pid());
+  hooks_.arrived();
+}
+
+void MigrationDriver::WatchKeeper(pid_t pid) {
+  if (pid < 0) return;
+  keeper_pidfd_.Reset(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!keeper_pidfd_.ok()) return;
+  const absl::Status watched = loop_->Watch(keeper_pidfd_.get(), EPOLLIN, [this, pid](uint32_t) {
+    loop_->Unwatch(keeper_pidfd_.get());
+    keeper_pidfd_.Reset();
+    ReapKeeper(pid).IgnoreError();
+  });
+  if (!watched.ok()) hooks_.log(std::string(watched.message()));
+}
+
+absl::Status MigrationDriver::Cancel() {
+  if (!outgoing_active()) return absl::OkStatus();
+  SetStatus(MigrationStatus::kCancelling);
+  const absl::Status status = outgoing_->Cancel();
+  loop_->Unwatch(outgoing_->fd());
+  if (absl::IsCancelled(status)) {
+    Finish(status);
+    return absl::OkStatus();
+  }
+  Finish(absl::OkStatus());
+  hooks_.gone();
+  return status;
+}
+
+absl::Status MigrationDriver::Reclaim() {
+  if (outgoing_ == nullptr) return absl::FailedPreconditionError("the guest has not been handed over");
+  CPR_RETURN_IF_ERROR(outgoing_->Reclaim());
+  outgoing_.reset();
+  return absl::OkStatus();
+}
+
+void MigrationDriver::Begin(Mode mode) {
+  mode_ = mode;
+  info_ = MigrationInfo();
+  began_ns_ = MonotonicNs();
+  ended_ns_ = 0;
+}
+
+void MigrationDriver::OnPhase(Phase phase) {
+  if (began_ns_ == 0) Begin(mode_);
+  if (hooks_.phase) hooks_.phase(phase);
+  switch (phase) {
+    case Phase::kCheck:
+      return SetStatus(MigrationStatus::kSetup);
+    case Phase::kPrepare:
+      return SetStatus(MigrationStatus::kActive);
+    case Phase::kStop:
+    case Phase::kSave:
+      return SetStatus(MigrationStatus::kDevice);
+    case Phase::kCommit:
+    case Phase::kResume:
+      return;
+  }
+}
+
+void MigrationDriver::SetStatus(MigrationStatus status) {
+  if (info_.status == status) return;
+  info_.status = status;
+  hooks_.status_changed(status);
+}
+
+void MigrationDriver::Finish(const absl::Status& status) {
+  ended_ns_ = MonotonicNs();
+  // The old program of a cpr-exec that got its guest back: it is running, but what its user asked for has failed.
+  const bool returned = status.ok() && returned_because_.has_value();
+  info_.error_desc = returned ? *returned_because_ : std::string(status.message());
+  SetStatus(absl::IsCancelled(status)  ? MigrationStatus::kCancelled
+            : status.ok() && !returned ? MigrationStatus::kCompleted
+                                       : MigrationStatus::kFailed);
+}
+
+MigrationInfo MigrationDriver::info() const {
+  MigrationInfo info = info_;
+  if (began_ns_ == 0) return info;
+  info.total_time = absl::Nanoseconds((ended_ns_ != 0 ? ended_ns_ : MonotonicNs()) - began_ns_);
+  if (outgoing_ != nullptr) {
+    const Outgoing::RamProgress& ram = outgoing_->ram_progress();
+    info.phases_ns = outgoing_->phase_times_ns();
+    info.downtime = absl::Nanoseconds(outgoing_->pause_ns());
+    info.in_place_bytes = ram.in_place_bytes;
+    info.transferred_bytes = ram.copied_bytes;
+    info.remaining_bytes = ram.copy_bytes - ram.copied_bytes;
+    info.total_bytes = ram.in_place_bytes + ram.copy_bytes;
+  } else if (incoming_ != nullptr) {
+    info.phases_ns = incoming_->phase_times_ns();
+    info.downtime = absl::Nanoseconds(incoming_->pause_ns());
+  }
+  info.setup_time = absl::Nanoseconds(info.phases_ns[static_cast<size_t>(Phase::kCheck)] +
+                                      info.phases_ns[static_cast<size_t>(Phase::kPrepare)]);
+  return info;
+}
+
+}  // namespace cpr

@@ -1,0 +1,100 @@
+#ifndef VMM_APP_MIGRATION_DRIVER_H_
+#define VMM_APP_MIGRATION_DRIVER_H_
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "libcpr/base/unique_fd.h"
+#include "libcpr/modes/exec.h"
+#include "libcpr/modes/incoming.h"
+#include "libcpr/modes/outgoing.h"
+#include "libcpr/modes/transfer.h"
+#include "libcpr/modes/vm.h"
+#include "vmm/event_loop/event_loop.h"
+#include "vmm/monitor/migration_settings.h"
+#include "vmm/monitor/target.h"
+#include "vmm/options/channel.h"
+
+namespace cpr {
+
+// Drives the handovers of one VM, out or in, on the event loop, and keeps what query-migrate tells of them.
+// Must be used on the event loop's thread.
+class MigrationDriver {
+ public:
+  struct Hooks {
+    std::function<void(MigrationStatus)> status_changed;
+    std::function<void()> gone;                       // the guest is elsewhere, or in its state file
+    std::function<void()> arrived;                    // the guest runs here
+    std::function<void(const absl::Status&)> failed;  // incoming only: nothing has arrived and nothing will
+    std::function<void(const std::string&)> log;      // a line for the user, such as a peer that was refused
+    std::function<std::vector<int>()> monitor_fds;    // what the keeper of a cpr-exec must not hold; may be null
+    PhaseObserver phase;                              // may be null; called when a phase begins, out or in
+  };
+
+  // All but `hooks` are lent. `own_argv` is this program's command line, for a cpr-exec to come back with.
+  MigrationDriver(EventLoop* loop, const MigrationSettings* settings, std::vector<std::string> own_argv, Hooks hooks);
+  ~MigrationDriver();
+
+  // Begins a handover of `vm` to `channels`, already checked against the settings. The rest happens on the loop.
+  // Blockers are refused here, in their own words.
+  absl::Status StartOutgoing(const Channels& channels, OutgoingVm* vm);
+
+  // Waits for a cpr-transfer at `cpr`; its main channel is given now or by ListenMain.
+  absl::Status AwaitTransfer(const Address& cpr, const std::optional<Address>& main, IncomingVm* vm);
+  // migrate-incoming: `main` is where the state of a cpr-transfer comes from, or the file of a cpr-reboot.
+  absl::Status StartIncoming(const Address& main, bool ignore_shared, IncomingVm* vm);
+  absl::Status StartExecIncoming(std::unique_ptr<ExecHandoff> handoff, IncomingVm* vm);
+
+  // Calls an outgoing handover off. OK also if there is none.
+  absl::Status Cancel();
+  // The user wants the guest back that lies in a state file.
+  absl::Status Reclaim();
+
+  // Keeps `fd` for addresses "fd:`name`".
+  void AdoptFd(absl::string_view name, UniqueFd fd) { fds_[std::string(name)] = std::move(fd); }
+
+  bool outgoing_active() const { return outgoing_ != nullptr && !IsFinal(info_.status); }
+  MigrationInfo info() const;
+  Mode mode() const { return mode_; }
+
+ private:
+  absl::StatusOr<std::unique_ptr<Outgoing>> MakeOutgoing(const Channels& channels, OutgoingVm* vm);
+  absl::StatusOr<std::unique_ptr<Outgoing>> MakeTransfer(const Channels& channels, OutgoingVm* vm);
+  absl::StatusOr<std::unique_ptr<Outgoing>> MakeExec(const Address& main, OutgoingVm* vm);
+  absl::StatusOr<UniqueFd> ListenMainAddress(const Address& main);
+  absl::Status Watch(int fd, void (MigrationDriver::*advance)());
+  void AdvanceOutgoing();
+  void AdvanceIncoming();
+  void WatchKeeper(pid_t pid);
+  void Begin(Mode mode);
+  void OnPhase(Phase phase);
+  void SetStatus(MigrationStatus status);
+  void Finish(const absl::Status& status);
+  absl::StatusOr<UniqueFd> TakeNamedFd(const std::string& name);
+
+  EventLoop* const loop_;
+  const MigrationSettings* const settings_;
+  const std::vector<std::string> own_argv_;
+  const Hooks hooks_;
+  Mode mode_ = Mode::kUnspecified;
+  MigrationInfo info_;
+  int64_t began_ns_ = 0;
+  int64_t ended_ns_ = 0;
+  std::unique_ptr<Outgoing> outgoing_;
+  std::unique_ptr<Incoming> incoming_;
+  TransferIncoming* transfer_incoming_ = nullptr;  // incoming_, if it is one
+  ExecIncoming* exec_incoming_ = nullptr;          // incoming_, if it is one
+  std::string cpr_path_;                           // where a transfer is awaited
+  std::optional<std::string> returned_because_;
+  UniqueFd keeper_pidfd_;
+  std::map<std::string, UniqueFd> fds_;
+};
+
+}  // namespace cpr
+
+#endif  // VMM_APP_MIGRATION_DRIVER_H_

@@ -1,0 +1,42 @@
+#ifndef VMM_MACHINE_GUEST_SECTIONS_H_
+#define VMM_MACHINE_GUEST_SECTIONS_H_
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "libcpr/vmstate/section.h"
+#include "vmm/machine/kvm_plan.h"
+#include "vmm/machine/machine.h"
+#include "vmm/options/description.h"
+
+// The sections that a machine's state is made of, for both sides of a handover.
+
+namespace cpr {
+
+// What the early sections say: enough to build the same machine. A plain value.
+struct EarlyState {
+  MachineDescription description;
+  KvmPlan kvm;
+  std::string boot_id;  // of the host's kernel that ran the guest
+};
+
+// The names of all sections and the newest version known.
+std::vector<SectionSupport> GuestSectionSupport();
+
+// Early sections. Save: reads `state` then. Load: fills it, and validates. `state` must outlive the registry.
+absl::Status AddEarlySections(EarlyState* state, SectionRegistry& sections);
+
+// Late sections of the machine, both to save and to load. `machine` must outlive the registry, and be paused when they
+// are used. Its KVM state is read at once, in parallel, when the first section is saved.
+absl::Status AddLateSections(Machine* machine, const kvm::VcpuSavePlan* plan, const std::string& boot_id,
+                             SectionRegistry& sections);
+
+// This host's boot id.
+absl::StatusOr<std::string> HostBootId();
+
+}  // namespace cpr
+
+#endif  // VMM_MACHINE_GUEST_SECTIONS_H_

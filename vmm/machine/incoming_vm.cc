@@ -1,0 +1,57 @@
+#include "vmm/machine/incoming_vm.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "libcpr/base/status_macros.h"
+
+namespace cpr {
+namespace {
+
+// The fds of the serial port's chardev, by the names that it knows them by.
+absl::StatusOr<std::map<std::string, UniqueFd>> TakeSerialFds(FdTable& fds) {
+  std::map<std::string, UniqueFd> taken;
+  const v1::FdManifest manifest = fds.Manifest();
+  for (const v1::FdEntry& entry : manifest.entries()) {
+    absl::string_view name = entry.name();
+    if (!absl::ConsumePrefix(&name, "serial.")) continue;
+    CPR_ASSIGN_OR_RETURN(taken[std::string(name)],
+                         fds.Take(entry.name(), entry.instance(), static_cast<FdKind>(entry.kind())));
+  }
+  return taken;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Chardev>> MachineIncoming::BuildSerial(const MachineDescription& description,
+                                                                      FdTable& fds) {
+  if (!description.serial.has_value() || description.serial->none) return std::unique_ptr<Chardev>();
+  ChardevConfig config = description.serial->config;
+  CPR_ASSIGN_OR_RETURN(auto taken, TakeSerialFds(fds));
+  const bool same = early_.description.serial.has_value() && early_.description.serial->config == config;
+  if (same && !taken.empty()) return Chardev::Adopt(config, std::move(taken), loop_);
+  config.append = true;
+  CPR_ASSIGN_OR_RETURN(std::unique_ptr<Chardev> serial, Chardev::Create(config, loop_));
+  serial->Quiesce();
+  return serial;
+}
+
+absl::Status MachineIncoming::Build(Inventory& arrived) {
+  CPR_ASSIGN_OR_RETURN(MachineDescription description, JoinDescriptions(given_, early_.description));
+  CPR_ASSIGN_OR_RETURN(GuestMemory memory, GuestMemory::Create(std::move(arrived.blocks)));
+  CPR_ASSIGN_OR_RETURN(std::unique_ptr<Chardev> serial, BuildSerial(description, arrived.fds));
+  CPR_ASSIGN_OR_RETURN(machine_, Machine::Create(system_, loop_,
+                                                 {.description = std::move(description),
+                                                  .kvm = early_.kvm,
+                                                  .memory = std::move(memory),
+                                                  .serial = std::move(serial)},
+                                                 on_event_));
+  return AddLateSections(machine_.get(), &no_plan_, early_.boot_id, arrived.sections);
+}
+
+void MachineIncoming::Run() {
+  if (machine_->serial() != nullptr) machine_->serial()->Resume();
+}
+
+}  // namespace cpr

@@ -1,0 +1,47 @@
+#ifndef VMM_MACHINE_INCOMING_VM_H_
+#define VMM_MACHINE_INCOMING_VM_H_
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "libcpr/modes/vm.h"
+#include "vmm/machine/guest_sections.h"
+#include "vmm/machine/machine.h"
+
+namespace cpr {
+
+// A machine on its way in, built by the description that arrives. To be used on the event loop's thread.
+class MachineIncoming : public IncomingVm {
+ public:
+  // `given`: what the user's command line says of the machine, which must not differ. `system` and `loop` must outlive
+  // it and the machine.
+  MachineIncoming(const kvm::System* system, EventLoop* loop, MachineDescription given, Machine::EventCallback on_event)
+      : system_(system), loop_(loop), given_(std::move(given)), on_event_(std::move(on_event)) {}
+
+  std::vector<SectionSupport> Supported() override { return GuestSectionSupport(); }
+  absl::Status RegisterEarly(SectionRegistry& sections) override { return AddEarlySections(&early_, sections); }
+  absl::Status Build(Inventory& arrived) override;
+  // Gives the chardev its turn again. Whether the vCPUs run is for a subclass to say.
+  void Run() override;
+
+  // Null before Build.
+  Machine* machine() { return machine_.get(); }
+  std::unique_ptr<Machine> TakeMachine() { return std::move(machine_); }
+
+ private:
+  absl::StatusOr<std::unique_ptr<Chardev>> BuildSerial(const MachineDescription& description, FdTable& fds);
+
+  const kvm::System* const system_;
+  EventLoop* const loop_;
+  const MachineDescription given_;
+  const Machine::EventCallback on_event_;
+  EarlyState early_;
+  kvm::VcpuSavePlan no_plan_;
+  std::unique_ptr<Machine> machine_;
+};
+
+}  // namespace cpr
+
+#endif  // VMM_MACHINE_INCOMING_VM_H_

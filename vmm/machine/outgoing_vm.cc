@@ -1,0 +1,62 @@
+#include "vmm/machine/outgoing_vm.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "libcpr/base/status_macros.h"
+
+namespace cpr {
+
+std::vector<std::string> MachineOutgoing::Blockers(Mode mode) {
+  std::vector<std::string> blockers;
+  for (const RamBlock& block : machine_->memory().blocks()) {
+    if (mode == Mode::kReboot || block.SurvivesProcess()) continue;
+    blockers.push_back(absl::StrCat("Memory region ", block.name(),
+                                    " is not compatible with CPR. share=on is required for memory-backend objects, and "
+                                    "aux-ram-share=on is required."));
+  }
+  return blockers;
+}
+
+absl::Status MachineOutgoing::Describe(Mode mode, Inventory& inventory) {
+  mode_ = mode;
+  early_ = {.description = machine_->description(), .kvm = machine_->kvm_plan()};
+  CPR_ASSIGN_OR_RETURN(early_.boot_id, HostBootId());
+  CPR_ASSIGN_OR_RETURN(plan_, PlanSave(machine_->system(), machine_->kvm_plan()));
+  CPR_ASSIGN_OR_RETURN(inventory.blocks, machine_->memory().DupBlocks());
+  inventory.mapped = machine_->memory().mapped();
+  CPR_RETURN_IF_ERROR(AddEarlySections(&early_, inventory.sections));
+  CPR_RETURN_IF_ERROR(AddLateSections(machine_, &plan_, early_.boot_id, inventory.sections));
+  if (mode == Mode::kReboot || machine_->serial() == nullptr) return absl::OkStatus();
+  machine_->serial()->HoldConnections();
+  for (const ChardevFd& fd : machine_->serial()->Fds()) {
+    CPR_RETURN_IF_ERROR(inventory.fds.AddDup(absl::StrCat("serial.", fd.name), 0, fd.kind, fd.fd));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MachineOutgoing::Pause() {
+  ran_ = machine_->running();
+  machine_->Pause();
+  if (machine_->event_pending()) {
+    Resume();
+    return absl::FailedPreconditionError("the guest has just reset or stopped itself");
+  }
+  if (machine_->serial() != nullptr) machine_->serial()->Quiesce();
+  return absl::OkStatus();
+}
+
+void MachineOutgoing::Abandon() {
+  if (machine_->serial() != nullptr) machine_->serial()->Resume();
+}
+
+void MachineOutgoing::Resume() {
+  Abandon();
+  if (ran_) machine_->Resume();
+}
+
+void MachineOutgoing::Release() {
+  if (machine_->serial() != nullptr && mode_ != Mode::kReboot) machine_->serial()->ReleaseToPeer();
+}
+
+}  // namespace cpr
