@@ -75,9 +75,9 @@ void RunHandovers(benchmark::State& state, const std::string& name, Mode mode, i
   if (!rig.ok()) return Fail(state, rig.status());
   Series& series = AllSeries()[name];
   for (auto _ : state) {
-    absl::StatusOr<Handover> handover = (*rig)->HandOver(mode);
-    if (handover.ok() && !handover->verdict.ok()) handover = handover->verdict;
+    const absl::StatusOr<Handover> handover = (*rig)->HandOver(mode);
     if (!handover.ok()) return Fail(state, handover.status());
+    if (!handover->verdict.ok()) return Fail(state, handover->verdict);
     state.SetIterationTime(static_cast<double>(handover->guest_pause_ns) / 1e9);
     series.Add(*handover);
   }

@@ -146,7 +146,7 @@ TEST(RunState, PausedGuestStaysPaused) {
 
 TEST(SerialPort, FileIsContinued) {
   CPR_SKIP_WITHOUT_KVM();
-  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestRig> rig, GuestRig::Start({}));
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestRig> rig, GuestRig::Start({.guest_words = ""}));
   for (const Mode mode : kModes) ASSERT_THAT(rig->HandOver(mode), IsOk());
   const std::string text = ReadFile(rig->File("serial.log"));
   const std::vector<std::string> parts = absl::StrSplit(text, "cpr-guest: booting");
@@ -166,7 +166,7 @@ absl::Status Converse(int socket) {
     if (n <= 0) return absl::UnavailableError("serial socket: hung up");
     text.append(bytes, static_cast<size_t>(n));
   }
-  if (absl::StrContains(text, " OK ")) return absl::OkStatus();
+  if (absl::StrContains(text, "cpr-guest: ") && !absl::StrContains(text, "FAIL")) return absl::OkStatus();
   return absl::DataLossError(text);
 }
 
