@@ -273,6 +273,8 @@ class BadProgram : public BadInput, public ::testing::WithParamInterface<Crash> 
 // The new program ends before, while or after it restores, but before the guest runs in it: the old program is back.
 TEST_P(BadProgram, OldProgramIsBack) {
   CPR_ASSERT_OK_AND_ASSIGN(const std::string faulty, FindBuilt("tests/driver/cpr-vmm-faulty"));
+  // A program that took its guest by cpr-exec is what to compare with.
+  ASSERT_THAT(rig_->HandOver(Mode::kExec), IsOk());
   const size_t fds_before = CountFds(vmm().process().pid());
   std::vector<std::string> command = FaultPrefix(GetParam().phase, GetParam().action);
   const std::vector<std::string> words = rig_->ExecCommand("memfd:");
@@ -334,7 +336,8 @@ class BadPeer : public BadInput {
 };
 
 TEST_F(BadPeer, HangsUpAtOnce) {
-  ExpectFails("failed", [&] { return TransferTo([](PacketSocket& socket) { const PacketSocket closed = std::move(socket); }); });
+  ExpectFails("failed",
+              [&] { return TransferTo([](PacketSocket& socket) { const PacketSocket closed = std::move(socket); }); });
 }
 
 TEST_F(BadPeer, SendsRubbish) {
