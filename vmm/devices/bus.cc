@@ -11,7 +11,7 @@
 namespace cpr {
 namespace {
 
-uint64_t Ones(unsigned size_bytes) { return ~uint64_t{0} >> (64 - 8 * size_bytes); }
+uint64_t Ones(unsigned size_bytes) { return size_bytes >= 8 ? ~uint64_t{0} : (uint64_t{1} << 8 * size_bytes) - 1; }
 
 }  // namespace
 

@@ -173,6 +173,7 @@ JsonValue JsonTexts(const std::vector<std::string>& texts) {
   return JsonList(std::move(values));
 }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): its elements are moved out; the check does not see it
 JsonValue JsonMembers(std::vector<std::pair<absl::string_view, JsonValue>> members) {
   JsonValue value;
   auto& fields = *value.mutable_struct_value()->mutable_fields();
