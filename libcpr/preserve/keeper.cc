@@ -66,6 +66,7 @@ CPR_RAW void RestoreSignals(const Keeper::Plan& plan) {
   } action;
   for (int signal = 1; signal <= kLastSignal; ++signal) {
     if (RawSyscall(SYS_rt_sigaction, signal, 0, reinterpret_cast<long>(&action), kKernelMaskBytes) != 0) continue;
+    // NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): the kernel filled it
     if (action.handler == reinterpret_cast<void*>(SIG_IGN)) continue;
     action.handler = nullptr;  // SIG_DFL
     action.flags = 0;
