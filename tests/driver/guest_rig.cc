@@ -15,7 +15,7 @@
 namespace cpr {
 namespace {
 
-constexpr absl::Duration kBootTimeout = absl::Seconds(60);
+constexpr absl::Duration kBootTimeout = absl::Minutes(3);
 constexpr absl::Duration kBeatTimeout = absl::Seconds(20);
 
 absl::Status MakeFile(const std::string& path, uint64_t size_bytes) {
