@@ -151,7 +151,7 @@ TEST(SerialPort, FileIsContinued) {
   // The guest answers the doorbell first and prints after that.
   std::string text;
   const absl::Time deadline = absl::Now() + kTimeout;
-  while (!absl::StrContains(text, "verify 3") && absl::Now() < deadline) text = ReadFile(rig->File("serial.log"));
+  while (!absl::StrContains(text, "verify 3: OK") && absl::Now() < deadline) text = ReadFile(rig->File("serial.log"));
   const std::vector<std::string> parts = absl::StrSplit(text, "cpr-guest: booting");
   EXPECT_EQ(parts.size(), 2u) << "the guest booted once: " << text;
   EXPECT_THAT(text, HasSubstr("cpr-guest: verify 3: OK"));
