@@ -20,7 +20,6 @@ namespace cpr {
 struct EarlyState {
   MachineDescription description;
   KvmPlan kvm;
-  std::string boot_id;  // of the host's kernel that ran the guest
 };
 
 // The names of all sections and the newest version known.
@@ -30,12 +29,8 @@ std::vector<SectionSupport> GuestSectionSupport();
 absl::Status AddEarlySections(EarlyState* state, SectionRegistry& sections);
 
 // Late sections of the machine, both to save and to load. `machine` must outlive the registry, and be paused when they
-// are used. Its KVM state is read at once, in parallel, when the first section is saved.
-absl::Status AddLateSections(Machine* machine, const kvm::VcpuSavePlan* plan, const std::string& boot_id,
-                             SectionRegistry& sections);
-
-// This host's boot id.
-absl::StatusOr<std::string> HostBootId();
+// are used. `plan` is for saving alone.
+absl::Status AddLateSections(Machine* machine, kvm::VcpuSavePlan plan, SectionRegistry& sections);
 
 }  // namespace cpr
 

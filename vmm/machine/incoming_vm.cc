@@ -39,6 +39,10 @@ absl::StatusOr<std::unique_ptr<Chardev>> MachineIncoming::BuildSerial(const Mach
 
 absl::Status MachineIncoming::Build(Inventory& arrived) {
   CPR_ASSIGN_OR_RETURN(MachineDescription description, JoinDescriptions(given_, early_.description));
+  if (early_.kvm.vcpus.size() != description.vcpus) {
+    return absl::DataLossError(
+        absl::StrCat("the state describes ", early_.kvm.vcpus.size(), " vCPUs, its machine has ", *description.vcpus));
+  }
   CPR_ASSIGN_OR_RETURN(GuestMemory memory, GuestMemory::Create(std::move(arrived.blocks)));
   CPR_ASSIGN_OR_RETURN(std::unique_ptr<Chardev> serial, BuildSerial(description, arrived.fds));
   CPR_ASSIGN_OR_RETURN(machine_, Machine::Create(system_, loop_,
@@ -47,7 +51,7 @@ absl::Status MachineIncoming::Build(Inventory& arrived) {
                                                   .memory = std::move(memory),
                                                   .serial = std::move(serial)},
                                                  on_event_));
-  return AddLateSections(machine_.get(), &no_plan_, early_.boot_id, arrived.sections);
+  return AddLateSections(machine_.get(), /*plan=*/{}, arrived.sections);
 }
 
 void MachineIncoming::Run() {

@@ -38,7 +38,6 @@ class MachineIncoming : public IncomingVm {
   const MachineDescription given_;
   const Machine::EventCallback on_event_;
   EarlyState early_;
-  kvm::VcpuSavePlan no_plan_;
   std::unique_ptr<Machine> machine_;
 };
 

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "libcpr/kvm/parallel.h"
+#include "libcpr/kvm/sections.h"
 #include "libcpr/kvm/system.h"
 #include "libcpr/kvm/vcpu_state.h"
 #include "libcpr/kvm/vm_state.h"
@@ -12,12 +13,8 @@
 
 namespace cpr {
 
-// How a machine's VM and vCPUs are configured: chosen once, when the guest is first started, and carried along ever
-// after. A plain value.
-struct KvmPlan {
-  kvm::VmConfig vm;
-  std::vector<kvm::VcpuConfig> vcpus;  // their ids are 0, 1, ...
-};
+// How a machine's VM and vCPUs are configured.
+using KvmPlan = kvm::GuestConfig;
 
 // What this host offers a new guest. `machine` is complete.
 absl::StatusOr<KvmPlan> PlanKvm(const kvm::System& system, const MachineDescription& machine);

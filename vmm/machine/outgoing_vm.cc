@@ -21,12 +21,11 @@ std::vector<std::string> MachineOutgoing::Blockers(Mode mode) {
 absl::Status MachineOutgoing::Describe(Mode mode, Inventory& inventory) {
   mode_ = mode;
   early_ = {.description = machine_->description(), .kvm = machine_->kvm_plan()};
-  CPR_ASSIGN_OR_RETURN(early_.boot_id, HostBootId());
-  CPR_ASSIGN_OR_RETURN(plan_, PlanSave(machine_->system(), machine_->kvm_plan()));
+  CPR_ASSIGN_OR_RETURN(kvm::VcpuSavePlan plan, PlanSave(machine_->system(), machine_->kvm_plan()));
   CPR_ASSIGN_OR_RETURN(inventory.blocks, machine_->memory().DupBlocks());
   inventory.mapped = machine_->memory().mapped();
   CPR_RETURN_IF_ERROR(AddEarlySections(&early_, inventory.sections));
-  CPR_RETURN_IF_ERROR(AddLateSections(machine_, &plan_, early_.boot_id, inventory.sections));
+  CPR_RETURN_IF_ERROR(AddLateSections(machine_, std::move(plan), inventory.sections));
   if (mode == Mode::kReboot || machine_->serial() == nullptr) return absl::OkStatus();
   machine_->serial()->HoldConnections();
   for (const ChardevFd& fd : machine_->serial()->Fds()) {

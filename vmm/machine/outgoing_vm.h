@@ -28,7 +28,6 @@ class MachineOutgoing : public OutgoingVm {
   Machine* const machine_;
   Mode mode_ = Mode::kUnspecified;
   EarlyState early_;
-  kvm::VcpuSavePlan plan_;
   bool ran_ = false;
 };
 
