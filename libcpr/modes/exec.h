@@ -19,11 +19,10 @@
 // cpr-exec: one process, one PID. State and fds go into memfds, execve puts another program in this one's place.
 //
 //  * check: the new program is asked first, in a child process, whether it can read every section.
-//  * A keeper (libcpr/preserve/keeper.h) holds the old memory while execve runs, so that its teardown is not in the
-//  pause.
+//  * prepare: a keeper (libcpr/preserve/keeper.h) is started. It holds the old memory while execve runs, so that its
+//    teardown is not in the pause.
 //  * Should the new program fail to restore, it execs the old one again, kept as an fd, which takes the same state.
-//  Should
-//    it crash, the keeper does. The guest survives a bad update.
+//    Should it, or the old one, be killed once the state is whole, the keeper does. The guest survives a bad update.
 //
 // A program that can be the new one does this first in its main:
 //
@@ -42,8 +41,8 @@ struct ExecOutgoingOptions {
   // Where the state goes: a file of the user's, opened for reading and writing, or none for a memfd.
   UniqueFd state_file;
   absl::Duration check_timeout = absl::Seconds(10);
-  // What the keeper must not hold beside this process, asked when it is made: sockets whose peers should see them
-  // close, or that the new program opens again. May be null.
+  // What the keeper must not hold beside this process, asked when it is made, in prepare: sockets whose peers should
+  // see them close, or that the new program opens again. May be null.
   std::function<std::vector<int>()> close_in_keeper;
   PhaseObserver observer;
 };

@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,11 +40,13 @@ class ExecOutgoing : public Outgoing {
   absl::StatusOr<Next> Start();
   absl::StatusOr<Next> AwaitAnswer();
   absl::Status Prepare();
+  absl::Status MapOwnership();
+  absl::Status StartKeeper();
   absl::StatusOr<Next> PauseAndSave();
-  absl::Status Offer();
+  absl::Status WriteState();
   // Returns only on error.
   absl::Status Exec();
-  absl::StatusOr<Keeper> StartKeeper(std::vector<int> kept);
+  std::vector<int> KeptFds() const;
   absl::Status AddExecSection();
 
   ExecOutgoingOptions options_;
@@ -51,6 +55,7 @@ class ExecOutgoing : public Outgoing {
   UniqueFd old_program_;
   std::string state_;
   std::unique_ptr<ContainerWriter> writer_;
+  std::optional<Keeper> keeper_;
 };
 
 absl::StatusOr<Outgoing::Next> ExecOutgoing::Step() {
@@ -68,6 +73,8 @@ absl::StatusOr<Outgoing::Next> ExecOutgoing::Step() {
 void ExecOutgoing::Drop(const absl::Status&) {
   if (check_ != nullptr) poller_.Forget(check_->fd());
   check_.reset();
+  // Before the file is cut under the word that it looks at.
+  keeper_.reset();
   // A state that nobody will resume is no state: cut short, no reader takes it for one.
   if (options_.state_file.ok() && ::ftruncate(options_.state_file.get(), 0) != 0) return;
 }
@@ -118,7 +125,20 @@ absl::StatusOr<Outgoing::Next> ExecOutgoing::AwaitAnswer() {
 absl::Status ExecOutgoing::Prepare() {
   Enter(Phase::kPrepare);
   writer_ = std::make_unique<ContainerWriter>(&state_);
-  return SaveSections(inventory_.sections, Stage::kEarly, *writer_);
+  CPR_RETURN_IF_ERROR(SaveSections(inventory_.sections, Stage::kEarly, *writer_));
+  CPR_RETURN_IF_ERROR(MapOwnership());
+  return StartKeeper();
+}
+
+absl::Status ExecOutgoing::MapOwnership() {
+  // Written, not only made room for: touching a hole in a file on a full disk would be a SIGBUS.
+  OwnershipBlock block;
+  block.word = static_cast<uint64_t>(Owner::kOld);
+  std::string bytes(kHeaderBytes, '\0');
+  std::memcpy(bytes.data() + kOwnershipOffsetBytes, &block, sizeof(block));
+  CPR_RETURN_IF_ERROR(Annotate(PwriteAll(options_.state_file.get(), bytes, 0), "state of cpr-exec"));
+  CPR_ASSIGN_OR_RETURN(ownership_, Ownership::Map(options_.state_file.get(), kOwnershipOffsetBytes, /*sealed=*/false));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Outgoing::Next> ExecOutgoing::PauseAndSave() {
@@ -126,36 +146,40 @@ absl::StatusOr<Outgoing::Next> ExecOutgoing::PauseAndSave() {
   Enter(Phase::kSave);
   CPR_RETURN_IF_ERROR(SaveSections(inventory_.sections, Stage::kLate, *writer_));
   CPR_RETURN_IF_ERROR(writer_->Finish());
-  CPR_RETURN_IF_ERROR(Annotate(PwriteAll(options_.state_file.get(), state_, 0), "state of cpr-exec"));
-  CPR_RETURN_IF_ERROR(Offer());
+  CPR_RETURN_IF_ERROR(WriteState());
+  // From here on the guest survives this process: the keeper may take it.
+  ownership_->Offer();
   Enter(Phase::kCommit);
   return Exec();
 }
 
-absl::Status ExecOutgoing::Offer() {
-  CPR_ASSIGN_OR_RETURN(Ownership word,
-                       Ownership::Map(options_.state_file.get(), kOwnershipOffsetBytes, /*sealed=*/false));
-  word.word()->store(static_cast<uint64_t>(Owner::kOld), std::memory_order_release);
-  word.Offer();
-  ownership_ = std::move(word);
-  return absl::OkStatus();
+absl::Status ExecOutgoing::WriteState() {
+  // The word stays what it is: only Offer says that the state is whole.
+  OwnershipBlock block;
+  block.word = static_cast<uint64_t>(Owner::kOld);
+  std::memcpy(state_.data() + kOwnershipOffsetBytes, &block, sizeof(block));
+  return Annotate(PwriteAll(options_.state_file.get(), state_, 0), "state of cpr-exec");
 }
 
-absl::Status ExecOutgoing::Exec() {
+std::vector<int> ExecOutgoing::KeptFds() const {
   std::vector<int> kept = inventory_.fds.fds();
   kept.push_back(options_.state_file.get());
   kept.push_back(old_program_.get());
-  ExecSet survivors(kept);
-  CPR_ASSIGN_OR_RETURN(const Keeper keeper, StartKeeper(kept));
+  return kept;
+}
+
+absl::Status ExecOutgoing::Exec() {
+  ExecSet survivors(KeptFds());
   CPR_RETURN_IF_ERROR(survivors.Arm());
   const ExecStrings argv(options_.command);
   const ExecStrings environment(
-      ExecEnvironment({ExecStateEntry(options_.state_file.get(), keeper.release_fd(), keeper.pid())}));
+      ExecEnvironment({ExecStateEntry(options_.state_file.get(), keeper_->release_fd(), keeper_->pid())}));
   ::execvpe(argv.data()[0], argv.data(), environment.data());
   return ErrnoStatus(errno, absl::StrCat("execvp ", options_.command[0], " failed"));
 }
 
-absl::StatusOr<Keeper> ExecOutgoing::StartKeeper(std::vector<int> kept) {
+// While the guest still runs: then there is no moment at which a whole state is in one process's hands only.
+absl::Status ExecOutgoing::StartKeeper() {
   const ExecStrings argv(options_.own_argv);
   const ExecStrings environment(ExecEnvironment(
       {ExecStateEntry(options_.state_file.get(), -1, -1), absl::StrCat(kExecKeeperVariable, "=1"),
@@ -167,9 +191,10 @@ absl::StatusOr<Keeper> ExecOutgoing::StartKeeper(std::vector<int> kept) {
   options.word = ownership_->word();
   options.expected = static_cast<uint64_t>(Owner::kOffered);
   options.desired = static_cast<uint64_t>(Owner::kReturned);
-  options.keep_open = std::move(kept);
+  options.keep_open = KeptFds();
   if (options_.close_in_keeper) options.close_in_keeper = options_.close_in_keeper();
-  return Keeper::Start(options);
+  CPR_ASSIGN_OR_RETURN(keeper_, Keeper::Start(options));
+  return absl::OkStatus();
 }
 
 }  // namespace

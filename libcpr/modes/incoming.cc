@@ -111,11 +111,12 @@ absl::Status Incoming::CopyRam(int ram_fd) {
 }
 
 absl::Status Incoming::TakeAndRun() {
-  Enter(Phase::kCommit);
+  Enter(Phase::kCommit);  // that the old side has offered the guest; this side has nothing more to do in it
+  Enter(Phase::kResume);
+  // Nothing comes between the swap and the run: dying there would lose a guest that has not moved on.
   if (!Take()) {
     return absl::FailedPreconditionError("the old side has taken the guest back: it must not run here");
   }
-  Enter(Phase::kResume);
   vm_->Run();
   clock_.End();
   // The monotonic clock begins anew when the host boots: over a reboot only the wall clock tells.

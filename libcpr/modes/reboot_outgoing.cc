@@ -169,8 +169,11 @@ absl::StatusOr<Outgoing::Next> RebootOutgoing::Publish() {
   std::memcpy(state_.data() + kOwnershipOffsetBytes, &offered, sizeof(offered));
   CPR_RETURN_IF_ERROR(file_->Write(state_));
   CPR_ASSIGN_OR_RETURN(ownership_, Ownership::Map(file_->fd(), options_.offset_bytes + kOwnershipOffsetBytes, false));
-  Enter(Phase::kCommit);
+  // The state is whole: named at once, so that it does not end with this process. Should anything fail from here on,
+  // the word decides whether the guest is still ours.
   CPR_RETURN_IF_ERROR(file_->Publish());
+  Enter(Phase::kCommit);
+  CPR_RETURN_IF_ERROR(file_->SyncName());
   file_->Keep();
   Enter(Phase::kResume);
   ReleaseGuest();

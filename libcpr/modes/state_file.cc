@@ -66,7 +66,8 @@ absl::Status StateFile::Link() {
   return ErrnoStatus(errno, absl::StrCat("rename to ", path_));
 }
 
-absl::Status StateFile::SyncFolder() const {
+absl::Status StateFile::SyncName() const {
+  if (offset_bytes_ != 0) return absl::OkStatus();
   CPR_ASSIGN_OR_RETURN(const UniqueFd folder, OpenFile(FolderOf(path_), O_RDONLY | O_DIRECTORY));
   if (::fsync(folder.get()) != 0) return ErrnoStatus(errno, absl::StrCat("fsync of ", FolderOf(path_)));
   return absl::OkStatus();
@@ -86,7 +87,7 @@ absl::Status StateFile::Publish() {
   if (offset_bytes_ != 0) return absl::OkStatus();
   CPR_RETURN_IF_ERROR(Link());
   undo_ = Undo::kUnlinkPath;
-  return SyncFolder();
+  return absl::OkStatus();
 }
 
 void StateFile::Discard() {

@@ -12,7 +12,7 @@ namespace cpr {
 
 // A state on its way into a file that becomes visible complete or not at all: written without a name (O_TMPFILE, or
 // under a temporary name where the file system lacks it), fsynced, then named, then the folder fsynced. Mode 0600.
-// Unless Publish succeeded, nothing of it remains. Thread-compatible.
+// Until Keep nothing of it remains. Thread-compatible.
 //
 // With an offset the file is somebody's container for the state (QEMU's file:P,offset=N): it is written in place, the
 // header last, and a failure leaves a header that nobody takes for a state.
@@ -33,8 +33,11 @@ class StateFile {
   // Writes `container` and has it on the disk; that fsync is the one slow step.
   absl::Status Write(absl::string_view container);
 
-  // Gives the file its name.
+  // Gives the file its name. From here on it survives this process, whatever happens to it.
   absl::Status Publish();
+
+  // Has the name on the disk, too: from here on it survives the host.
+  absl::Status SyncName() const;
 
   // Takes everything back, also a file that was published.
   void Discard();
@@ -48,7 +51,6 @@ class StateFile {
   StateFile(std::string path, uint64_t offset_bytes, UniqueFd fd)
       : path_(std::move(path)), offset_bytes_(offset_bytes), fd_(std::move(fd)) {}
   absl::Status Link();
-  absl::Status SyncFolder() const;
   std::string TemporaryPath() const;
 
   std::string path_;

@@ -40,9 +40,10 @@ PhaseObserver FaultFromEnvironment() {
   const char* text = std::getenv(kVariable);
   if (text == nullptr) return nullptr;
   const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits(':', 1));
+  ::unsetenv(kVariable);
   const std::optional<Phase> phase = PhaseOfName(parts.first);
   if (!phase.has_value()) {
-    std::fprintf(stderr, "%s=%s: no such phase\n", kVariable, text);
+    std::fprintf(stderr, "%s: no phase '%s'\n", kVariable, parts.first.c_str());
     std::exit(2);
   }
   return [phase = *phase, action = parts.second](Phase entered) {

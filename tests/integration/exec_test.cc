@@ -90,6 +90,22 @@ CPR_TEST_HELPER(Guest, (const std::vector<std::string>& args)) {
   return Say(absl::StrCat("still here: ", status.message()), 0);
 }
 
+// A program with a guest that is killed when its handover enters a phase: args[0] is its number. The way back leads to
+// Guest.
+CPR_TEST_HELPER(DyingGuest, (const std::vector<std::string>& args)) {
+  ToyVm vm;
+  if (!vm.Start("exec", 42).ok()) return Say("start", 30);
+  ExecOutgoingOptions options;
+  options.command = HelperCommand("Guest", {"0"});
+  options.own_argv = options.command;
+  options.observer = [&args](Phase phase) {
+    if (absl::StrCat(static_cast<int>(phase)) == args[0]) ::raise(SIGKILL);
+  };
+  auto outgoing = CreateExecOutgoing(std::move(options), &vm);
+  if (!outgoing.ok()) return Say("no outgoing", 31);
+  return Say((*outgoing)->Run().ToString(), 32);
+}
+
 // A program that says it can take over, and then fails at the call that args[0] names, or dies there.
 CPR_TEST_HELPER(BadGuest, (const std::vector<std::string>& args)) {
   ToyVm vm;
@@ -104,6 +120,13 @@ CPR_TEST_HELPER(BadGuest, (const std::vector<std::string>& args)) {
   auto incoming = CreateExecIncoming(*std::move(handoff), {}, &vm);
   if (!incoming.ok()) return Say("no incoming", 21);
   return Say(absl::StrCat("ran on: ", (*incoming)->Run().ToString()), 22);
+}
+
+SubprocessResult RunDyingGuest(Phase phase) {
+  const auto result = RunSubprocess(HelperCommand("DyingGuest", {absl::StrCat(static_cast<int>(phase))}));
+  EXPECT_THAT(result.status(), IsOk());
+  EXPECT_EQ(result->exit_code, 128 + SIGKILL) << result->output;
+  return *result;
 }
 
 SubprocessResult RunGuest(std::vector<std::string> args) {
@@ -154,6 +177,18 @@ TEST(ExecTest, ProgramThatFailsToRestoreGivesTheGuestBackInTheSameProcess) {
     EXPECT_THAT(result.output, HasSubstr(absl::StrCat("pid ", result.pid, ": back in the old program: ")));
     EXPECT_THAT(result.output, HasSubstr(absl::StrCat("cannot ", call)));
   }
+}
+
+// Before the state is whole the guest is in one process only, and ends with it; nobody may run what is left.
+TEST(ExecTest, OldProgramThatDiesBeforeTheStateIsWholeTakesTheGuestAlong) {
+  for (const Phase phase : {Phase::kCheck, Phase::kPrepare, Phase::kStop, Phase::kSave}) {
+    EXPECT_EQ(RunDyingGuest(phase).output, "") << PhaseName(phase);
+  }
+}
+
+TEST(ExecTest, OldProgramThatDiesOnceTheStateIsWholeIsStartedAgain) {
+  const SubprocessResult result = RunDyingGuest(Phase::kCommit);
+  EXPECT_THAT(result.output, HasSubstr("back in the old program: "));
 }
 
 TEST(ExecTest, ProgramThatDiesBeforeTheCommitLosesTheGuestToTheKeeper) {

@@ -226,7 +226,7 @@ constexpr Outcome kEnded = Outcome::kEnded, kOldRuns = Outcome::kOldRuns, kNewRu
 constexpr Victim kOld = Victim::kOld, kNew = Victim::kNew;
 
 // A new VMM has no phase "stop", and by cpr-exec the old one has no phase "resume": it is gone. The observer is called
-// as the phase begins: when the new side enters resume, the guest is its own already.
+// as the phase begins: when the new side enters resume, it is about to take the guest.
 constexpr Case kCases[] = {
     {Mode::kTransfer, kOld, Phase::kCheck, kEnded},
     {Mode::kTransfer, kOld, Phase::kPrepare, kEnded},
@@ -238,28 +238,28 @@ constexpr Case kCases[] = {
     {Mode::kTransfer, kNew, Phase::kPrepare, kOldRuns},
     {Mode::kTransfer, kNew, Phase::kSave, kOldRuns},
     {Mode::kTransfer, kNew, Phase::kCommit, kOldRuns},
-    {Mode::kTransfer, kNew, Phase::kResume, kEnded},
+    {Mode::kTransfer, kNew, Phase::kResume, kOldRuns},
     {Mode::kExec, kOld, Phase::kCheck, kEnded},
     {Mode::kExec, kOld, Phase::kPrepare, kEnded},
     {Mode::kExec, kOld, Phase::kStop, kEnded},
     {Mode::kExec, kOld, Phase::kSave, kEnded},
-    {Mode::kExec, kOld, Phase::kCommit, kEnded},
+    {Mode::kExec, kOld, Phase::kCommit, kOldReturned},
     {Mode::kExec, kNew, Phase::kCheck, kOldReturned},
     {Mode::kExec, kNew, Phase::kPrepare, kOldReturned},
     {Mode::kExec, kNew, Phase::kSave, kOldReturned},
     {Mode::kExec, kNew, Phase::kCommit, kOldReturned},
-    {Mode::kExec, kNew, Phase::kResume, kEnded},
+    {Mode::kExec, kNew, Phase::kResume, kOldReturned},
     {Mode::kReboot, kOld, Phase::kCheck, kEnded},
     {Mode::kReboot, kOld, Phase::kPrepare, kEnded},
     {Mode::kReboot, kOld, Phase::kStop, kEnded},
     {Mode::kReboot, kOld, Phase::kSave, kEnded},
-    {Mode::kReboot, kOld, Phase::kCommit, kEnded},
+    {Mode::kReboot, kOld, Phase::kCommit, kFileResumes},
     {Mode::kReboot, kOld, Phase::kResume, kFileResumes},
     {Mode::kReboot, kNew, Phase::kCheck, kFileResumes},
     {Mode::kReboot, kNew, Phase::kPrepare, kFileResumes},
     {Mode::kReboot, kNew, Phase::kSave, kFileResumes},
     {Mode::kReboot, kNew, Phase::kCommit, kFileResumes},
-    {Mode::kReboot, kNew, Phase::kResume, kEnded},
+    {Mode::kReboot, kNew, Phase::kResume, kFileResumes},
 };
 
 std::string CaseName(const ::testing::TestParamInfo<Case>& info) {
