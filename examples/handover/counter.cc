@@ -9,12 +9,8 @@
 
 absl::Status Counter::Start(uint64_t step) {
   CPR_ASSIGN_OR_RETURN(cpr::RamBackend memory, cpr::CreateMemfdBackend({.name = "counter", .size_bytes = kRamBytes}));
-  cpr::RamBlockLayout layout;
-  layout.name = "ram0";
-  layout.size_bytes = kRamBytes;
-  layout.backing = cpr::RamBacking::kMemfd;
-  layout.shared = true;
-  CPR_ASSIGN_OR_RETURN(cpr::RamBlock block, cpr::RamBlock::Create(layout, std::move(memory.fd)));
+  CPR_ASSIGN_OR_RETURN(cpr::RamBlock block,
+                       cpr::CreateRamBlock(memory, "ram0", /*gpa=*/0, /*offset_bytes=*/0, kRamBytes));
   CPR_ASSIGN_OR_RETURN(ram_, cpr::Mapping::Create(block.fd(), 0, kRamBytes));
   blocks_.push_back(std::move(block));
   step_ = step;
@@ -41,8 +37,7 @@ cpr::Section Counter::CounterSection() {
 }
 
 absl::Status Counter::Describe(cpr::Mode, cpr::Inventory& inventory) {
-  CPR_ASSIGN_OR_RETURN(cpr::UniqueFd fd, blocks_[0].DupFd());
-  CPR_ASSIGN_OR_RETURN(cpr::RamBlock block, cpr::RamBlock::Create(blocks_[0].layout(), std::move(fd)));
+  CPR_ASSIGN_OR_RETURN(cpr::RamBlock block, blocks_[0].Dup());
   inventory.blocks.push_back(std::move(block));
   inventory.mapped.push_back(ram_.data());
   return inventory.sections.Add(CounterSection());

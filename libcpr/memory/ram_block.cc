@@ -169,4 +169,12 @@ absl::StatusOr<UniqueFd> RamBlock::DupFd() const {
   return cpr::DupFd(fd_.get());
 }
 
+absl::StatusOr<RamBlock> RamBlock::Dup() const {
+  UniqueFd fd;
+  if (fd_.ok()) {
+    CPR_ASSIGN_OR_RETURN(fd, DupFd());
+  }
+  return RamBlock(layout_, std::move(fd), identity_);
+}
+
 }  // namespace cpr

@@ -70,6 +70,8 @@ class RamBlock {
   // Lent; -1 for kAnonymous.
   int fd() const { return fd_.get(); }
   absl::StatusOr<UniqueFd> DupFd() const;
+  // The same block on a duplicate of its descriptor: what OutgoingVm::Describe gives away.
+  absl::StatusOr<RamBlock> Dup() const;
 
   // True if the guest's bytes are still there in a process that holds only the descriptor: cpr-transfer, cpr-exec.
   bool SurvivesProcess() const { return layout_.shared && fd_.ok(); }

@@ -140,6 +140,20 @@ TEST(RamBlockTest, PrivateAndAnonymousBlocksSurviveNothing) {
   EXPECT_THAT(RamBlock::FromProto(without.ToProto(), UniqueFd()), IsOk());
 }
 
+TEST(RamBlockTest, ADuplicateIsTheSameBlockOnADescriptorOfItsOwn) {
+  const RamBlockLayout layout = {.name = "ram0", .gpa = kMib, .size_bytes = kMib, .backing = RamBacking::kMemfd};
+  CPR_ASSERT_OK_AND_ASSIGN(const RamBlock block, RamBlock::Create(layout, SealedMemfd(kMib)));
+  CPR_ASSERT_OK_AND_ASSIGN(const RamBlock copy, block.Dup());
+  EXPECT_EQ(copy.ToProto().SerializeAsString(), block.ToProto().SerializeAsString());
+  EXPECT_GE(copy.fd(), 0);
+  EXPECT_NE(copy.fd(), block.fd());
+  CPR_ASSERT_OK_AND_ASSIGN(
+      const RamBlock anonymous,
+      RamBlock::Create({.name = "ram0", .size_bytes = kMib, .backing = RamBacking::kAnonymous}, UniqueFd()));
+  CPR_ASSERT_OK_AND_ASSIGN(const RamBlock anonymous_copy, anonymous.Dup());
+  EXPECT_EQ(anonymous_copy.fd(), -1);
+}
+
 TEST(RamBlockTest, ADescriptorFullOfRubbishIsAnError) {
   v1::RamBlockDescriptor descriptor;
   EXPECT_FALSE(RamBlock::FromProto(descriptor, SealedMemfd(kMib)).ok());

@@ -84,11 +84,7 @@ bool ToyVm::RamIntact() const {
 absl::Status ToyVm::Describe(Mode mode, Inventory& inventory) {
   CPR_RETURN_IF_ERROR(Check("describe"));
   for (const RamBlock& block : blocks_) {
-    UniqueFd fd;
-    if (block.fd() >= 0) {
-      CPR_ASSIGN_OR_RETURN(fd, block.DupFd());
-    }
-    CPR_ASSIGN_OR_RETURN(RamBlock copy, RamBlock::Create(block.layout(), std::move(fd)));
+    CPR_ASSIGN_OR_RETURN(RamBlock copy, block.Dup());
     inventory.blocks.push_back(std::move(copy));
     inventory.mapped.push_back(ram_.data());
   }

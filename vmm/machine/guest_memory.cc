@@ -44,11 +44,7 @@ absl::StatusOr<GuestMemory> GuestMemory::Create(std::vector<RamBlock> blocks, bo
 absl::StatusOr<std::vector<RamBlock>> GuestMemory::DupBlocks() const {
   std::vector<RamBlock> copies;
   for (const RamBlock& block : blocks_) {
-    UniqueFd fd;
-    if (block.fd() >= 0) {
-      CPR_ASSIGN_OR_RETURN(fd, block.DupFd());
-    }
-    CPR_ASSIGN_OR_RETURN(RamBlock copy, RamBlock::Create(block.layout(), std::move(fd)));
+    CPR_ASSIGN_OR_RETURN(RamBlock copy, block.Dup());
     copies.push_back(std::move(copy));
   }
   return copies;
