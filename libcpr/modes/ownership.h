@@ -11,7 +11,7 @@
 
 namespace cpr {
 
-// Who may run the guest. The values are part of the wire format.
+// Who may run the guest. The values are part of the wire format (docs/wire-format.md).
 enum class Owner : uint64_t {
   kUnspecified = 0,
   kOld = 1,       // the old side's; it has not let go

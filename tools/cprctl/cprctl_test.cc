@@ -3,12 +3,14 @@
 #include <sys/wait.h>
 
 #include <cstdio>
+#include <cstring>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "libcpr/base/io.h"
+#include "libcpr/modes/ownership.h"
 #include "libcpr/testing/matchers.h"
 #include "libcpr/vmstate/container.h"
 
@@ -66,10 +68,32 @@ TEST(CprctlTest, PrintsAWholeState) {
                                      " bytes\n"
                                      "saved     1970-01-01T00:00:01+00:00\n"
                                      "id        ab000000000000000000000000000000\n"
-                                     "ownership 0x0000000000000007, not changed since\n"
+                                     "ownership 7: not a value that this cprctl knows; not changed since\n"
                                      "stage    instance  version  reader        bytes  crc32c section\n"
                                      "early           0        1  >= 1             13  ok     machine\n"
                                      "late            2        4  >= 3             13  ok     serial (optional)\n"));
+}
+
+// The line about the ownership word of a state in which it is `owner`, changed two seconds after 1970 began.
+std::string OwnershipLine(Owner owner) {
+  std::string bytes = State();
+  OwnershipBlock block;
+  block.word = static_cast<uint64_t>(owner);
+  block.changed_at_realtime_ns = 2'000'000'000;
+  std::memcpy(bytes.data() + kOwnershipOffsetBytes, &block, sizeof(block));
+  const std::string output = RunCprctl("inspect " + WriteFile(bytes)).output;
+  const size_t begin = output.find("ownership ");
+  return output.substr(begin, output.find('\n', begin) - begin);
+}
+
+TEST(CprctlTest, SaysWhoOwnsTheGuest) {
+  const std::string changed = "; changed 1970-01-01T00:00:02+00:00";
+  EXPECT_EQ(OwnershipLine(Owner::kUnspecified), "ownership 0: the state has not been handed over" + changed);
+  EXPECT_EQ(OwnershipLine(Owner::kOld), "ownership 1: old, the guest is still the old program's" + changed);
+  EXPECT_EQ(OwnershipLine(Owner::kOffered),
+            "ownership 2: offered, the guest is whose program takes it first" + changed);
+  EXPECT_EQ(OwnershipLine(Owner::kNew), "ownership 3: new, the guest has been resumed" + changed);
+  EXPECT_EQ(OwnershipLine(Owner::kReturned), "ownership 4: returned, the guest goes back to the old program" + changed);
 }
 
 TEST(CprctlTest, ShowsWhichSectionIsDamagedAndTheOthers) {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "libcpr/modes/ownership.h"
 #include "libcpr/vmstate/container.h"
 #include "libcpr/vmstate/section_frame.h"
 
@@ -25,10 +26,27 @@ void AppendHeader(const StateHeader& header, uint64_t size_bytes, std::string* t
   absl::StrAppend(text, "id        ", absl::BytesToHexString(id), "\n");
 }
 
+// What the word means to who finds a state and wonders whether to resume it.
+absl::string_view DescribeOwner(uint64_t word) {
+  switch (static_cast<Owner>(word)) {
+    case Owner::kUnspecified:
+      return "the state has not been handed over";
+    case Owner::kOld:
+      return "old, the guest is still the old program's";
+    case Owner::kOffered:
+      return "offered, the guest is whose program takes it first";
+    case Owner::kNew:
+      return "new, the guest has been resumed";
+    case Owner::kReturned:
+      return "returned, the guest goes back to the old program";
+  }
+  return "not a value that this cprctl knows";
+}
+
 void AppendOwnership(absl::string_view bytes, std::string* text) {
   if (bytes.size() < kHeaderBytes) return;
   const OwnershipBlock block = CopyOwnershipBlock(bytes);
-  absl::StrAppendFormat(text, "ownership 0x%016x, %s\n", block.word,
+  absl::StrAppendFormat(text, "ownership %d: %s; %s\n", block.word, DescribeOwner(block.word),
                         block.changed_at_realtime_ns == 0 ? "not changed since"
                                                           : "changed " + FormatRealtime(block.changed_at_realtime_ns));
 }
