@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -46,8 +47,9 @@ PhaseObserver FaultFromEnvironment() {
     std::fprintf(stderr, "%s: no phase '%s'\n", kVariable, parts.first.c_str());
     std::exit(2);
   }
-  return [phase = *phase, action = parts.second](Phase entered) {
-    if (entered == phase) Act(action);
+  const auto done = std::make_shared<bool>(false);  // the observer may be copied
+  return [phase = *phase, action = parts.second, done](Phase entered) {
+    if (entered == phase && !std::exchange(*done, true)) Act(action);
   };
 }
 

@@ -15,7 +15,7 @@ namespace cpr {
 
 // Faults at an exact moment of a handover: a program started with CPR_FAULT=PHASE:ACTION in its environment does ACTION
 // when it enters PHASE. kill: SIGKILL to itself. crash: SIGSEGV. exit: ends with code 3. stop: SIGSTOP, until somebody
-// sends SIGCONT. Not in the programs that it starts: the variable is gone from its environment then.
+// sends SIGCONT. Once, and not in the programs that it starts: the variable is gone from its environment then.
 
 // The observer that does it; null if the environment asks for nothing. Ends the program if it asks for nonsense.
 PhaseObserver FaultFromEnvironment();
