@@ -85,7 +85,8 @@ class App::Arriving final : public MachineIncoming {
   explicit Arriving(App* app)
       : MachineIncoming(&*app->system_, app->loop_.get(), DescribeGiven(app->setup_.options),
                         [app](GuestEvent event, const std::string& text) { app->OnGuestEvent(event, text); }),
-        app_(app) {}
+        app_(app),
+        returned_(app->setup_.handoff != nullptr && app->setup_.handoff->returned_because().has_value()) {}
 
   std::vector<SectionSupport> Supported() override { return SupportedSections(); }
   absl::Status Build(Inventory& arrived) override {
@@ -93,6 +94,11 @@ class App::Arriving final : public MachineIncoming {
     return arrived.sections.Add(RunStateSection(&run_state_));
   }
   void Run() override {
+    // -S is this program's user's word. Not so for the old program of a cpr-exec that gets its guest back: its command
+    // line is that of another day.
+    if (app_->setup_.options.start_paused && !returned_ && run_state_ == RunState::kRunning) {
+      run_state_ = RunState::kPaused;
+    }
     if (run_state_ == RunState::kRunning) machine()->Resume();
     MachineIncoming::Run();
     app_->machine_ = TakeMachine();
@@ -101,6 +107,7 @@ class App::Arriving final : public MachineIncoming {
 
  private:
   App* const app_;
+  const bool returned_;
   RunState run_state_ = RunState::kUnspecified;
 };
 
@@ -205,9 +212,13 @@ void App::OnArrived() { SetRunState(arriving_->run_state()); }
 void App::OnIncomingFailed(const absl::Status& why) {
   Say(absl::StrCat("incoming migration failed: ", why.message()));
   // Whoever asked by a monitor hears it there and may try again; what the command line asked for cannot be.
-  if (setup_.options.incoming.has_value() && !setup_.options.incoming->main.has_value()) {
+  const std::optional<IncomingOptions>& incoming = setup_.options.incoming;
+  if (incoming.has_value() && !incoming->main.has_value()) {
     arriving_ = std::make_unique<Arriving>(this);
-    return;
+    if (!incoming->cpr.has_value()) return;
+    const absl::Status awaited = migration_->AwaitTransfer(*incoming->cpr, std::nullopt, arriving_.get());
+    if (awaited.ok()) return;
+    Say(absl::StrCat("cpr channel: ", awaited.message()));
   }
   exit_code_ = kFailureExitCode;
   loop_->Stop();
@@ -328,7 +339,11 @@ absl::Status App::SystemReset() {
   return ResetMachine(/*by_guest=*/false, "host-qmp-system-reset");
 }
 
-absl::Status App::SystemPowerdown() { return RequireMachine(); }
+absl::Status App::SystemPowerdown() {
+  CPR_RETURN_IF_ERROR(RequireMachine());
+  return absl::UnimplementedError(
+      "system_powerdown: the machine has no ACPI, so the guest cannot be told; end it from within, or use quit");
+}
 
 absl::Status App::SystemWakeup() {
   CPR_RETURN_IF_ERROR(RequireMachine());

@@ -203,9 +203,18 @@ void MigrationDriver::AdvanceIncoming() {
   if (done.ok() && !*done) return;
   loop_->Unwatch(incoming_->fd());
   Finish(done.status());
-  if (!done.ok()) return hooks_.failed(done.status());
+  if (!done.ok()) return DropIncoming(done.status());
   if (exec_incoming_ != nullptr) WatchKeeper(exec_incoming_->keeper_pid());
   hooks_.arrived();
+}
+
+// Room for another try: what has been measured of this one is kept.
+void MigrationDriver::DropIncoming(const absl::Status& why) {
+  info_ = info();
+  incoming_.reset();
+  transfer_incoming_ = nullptr;
+  exec_incoming_ = nullptr;
+  hooks_.failed(why);
 }
 
 void MigrationDriver::WatchKeeper(pid_t pid) {

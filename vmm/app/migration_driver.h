@@ -70,6 +70,7 @@ class MigrationDriver {
   absl::Status Watch(int fd, void (MigrationDriver::*advance)());
   void AdvanceOutgoing();
   void AdvanceIncoming();
+  void DropIncoming(const absl::Status& why);
   void WatchKeeper(pid_t pid);
   void Begin(Mode mode);
   void OnPhase(Phase phase);
