@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <sstream>
@@ -15,10 +17,12 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
+#include "libcpr/base/io.h"
 #include "libcpr/preserve/socket.h"
 #include "libcpr/preserve/stream_socket.h"
 #include "libcpr/testing/kvm_gate.h"
 #include "libcpr/testing/matchers.h"
+#include "libcpr/testing/temp_folder.h"
 #include "tests/driver/guest_rig.h"
 #include "tests/driver/json_member.h"
 #include "tests/driver/programs.h"
@@ -67,6 +71,55 @@ INSTANTIATE_TEST_SUITE_P(Shapes, EveryMode,
                                            Shape{4, false, "Vcpus4Split"}, Shape{1, true, "Vcpus1Kernel"},
                                            Shape{2, true, "Vcpus2Kernel"}, Shape{4, true, "Vcpus4Kernel"}),
                          [](const auto& info) { return info.param.name; });
+
+// Writes into `pipe` (non-blocking) until it takes no more.
+void FillPipe(int pipe) {
+  const std::string page(4096, '#');
+  while (::write(pipe, page.data(), page.size()) > 0) continue;
+  while (::write(pipe, page.data(), 1) > 0) continue;
+}
+
+std::string DrainPipe(int pipe) {
+  std::string text;
+  char data[4096];
+  for (ssize_t n; (n = ::read(pipe, data, sizeof(data))) > 0;) text.append(data, static_cast<size_t>(n));
+  return text;
+}
+
+size_t Count(const std::string& text, const std::string& words) {
+  size_t count = 0;
+  for (size_t at = text.find(words); at != std::string::npos; at = text.find(words, at + 1)) ++count;
+  return count;
+}
+
+// What the guest has said and nobody has read lies in the state; the old VMM, which lives on beside it, ends without a
+// word.
+TEST(Serial, UnreadOutputComesOnceOverAReboot) {
+  CPR_SKIP_WITHOUT_KVM();
+  const testing::TempFolder folder;
+  const std::string fifo = folder.File("serial");
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  CPR_ASSERT_OK_AND_ASSIGN(const UniqueFd pipe, OpenFile(fifo, O_RDWR | O_NONBLOCK));
+  FillPipe(pipe.get());
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestRig> rig,
+                           GuestRig::Start({.serial = absl::StrCat("file:", fifo)}));
+  ASSERT_THAT(rig->vmm().SetMode(Mode::kReboot), IsOk());
+  ASSERT_THAT(rig->vmm().SetIgnoreShared(), IsOk());
+  const std::string state = absl::StrCat("file:", rig->File("vm.state"));
+  ASSERT_THAT(rig->vmm().Migrate(state), IsOk());
+  ASSERT_THAT(rig->vmm().qmp().AwaitStatus("postmigrate"), IsOk());
+  EXPECT_EQ(Count(DrainPipe(pipe.get()), "booting"), 0u);
+  ASSERT_THAT(rig->vmm().Quit(), IsOk());
+  EXPECT_EQ(DrainPipe(pipe.get()), "") << "the old VMM wrote what it had saved";
+  CPR_ASSERT_OK_AND_ASSIGN(Vmm next, rig->StartAnother({"-incoming", state}));
+  ASSERT_THAT(next.qmp().AwaitStatus("running"), IsOk());
+  rig->Replace(std::move(next));
+  EXPECT_THAT(rig->view().Verify(kTimeout), IsOk());
+  ASSERT_THAT(rig->vmm().Quit(), IsOk());
+  const std::string text = DrainPipe(pipe.get());
+  EXPECT_EQ(Count(text, "booting"), 1u) << text;
+  EXPECT_EQ(Count(text, "running, "), 1u) << text;
+}
 
 // The words that a script for QEMU uses, down to the order, and its way to wait.
 TEST(QemuScript, TransferOverTcp) {

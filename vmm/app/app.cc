@@ -190,7 +190,8 @@ absl::Status App::StartWaiting() {
 MigrationDriver::Hooks App::DriverHooks() {
   MigrationDriver::Hooks hooks;
   hooks.status_changed = [this](MigrationStatus status) {
-    if (status == MigrationStatus::kFailed && leaving_ != nullptr) leaving_->Abandon();
+    const bool off = status == MigrationStatus::kFailed || status == MigrationStatus::kCancelled;
+    if (off && leaving_ != nullptr) leaving_->Abandon();
     if (settings_.events()) Broadcast({.kind = MonitorEvent::Kind::kMigration, .status = status});
   };
   hooks.gone = [this] { SetRunState(RunState::kPostmigrate); };

@@ -47,22 +47,27 @@ Chardev::Chardev(const ChardevConfig& config, Endpoints endpoints, EventLoop* lo
       endpoints_(std::move(endpoints)),
       quiesced_(quiesced) {
   if (endpoints_.out.ok()) output_.Attach(std::move(endpoints_.out));
-  if (struct stat info; endpoints_.listener.ok() && ::lstat(config_.path.c_str(), &info) == 0) {
-    socket_file_ = SocketFile{info.st_dev, info.st_ino};
-  }
+  if (!quiesced) NoteSocketFile();
   UpdateWatches();
 }
 
 Chardev::~Chardev() {
   callbacks_ = {};  // the device may be gone already
-  if (!released_) {
+  {
+    // A quiesced device's output lies in the saved state, or came from it: it is another's to write.
     MutexLock lock(&mutex_);
-    output_.Flush();
+    if (!quiesced_) output_.Flush();
   }
   Quiesce();
   if (released_) return;
   if (endpoints_.tty.has_value()) RestoreTty(STDIN_FILENO, *endpoints_.tty);
   RemoveSocketFile();
+}
+
+void Chardev::NoteSocketFile() {
+  struct stat info;
+  if (!endpoints_.listener.ok() || ::lstat(config_.path.c_str(), &info) < 0) return;
+  socket_file_ = SocketFile{info.st_dev, info.st_ino};
 }
 
 void Chardev::RemoveSocketFile() const {
@@ -222,6 +227,8 @@ void Chardev::Quiesce() {
 
 void Chardev::Resume() {
   hold_connections_ = false;
+  // One that was adopted is the old side's to remove until here.
+  if (!socket_file_.has_value()) NoteSocketFile();
   {
     MutexLock lock(&mutex_);
     quiesced_ = false;

@@ -67,7 +67,8 @@ class Chardev {
   // quiesced. kFailedPrecondition: an fd is missing, unknown or of the wrong type.
   static absl::StatusOr<std::unique_ptr<Chardev>> Adopt(const ChardevConfig& config,
                                                         std::map<std::string, UniqueFd> fds, EventLoop* loop);
-  // Writes what can be written, gives a terminal its modes back and removes the socket's file, if it is still ours.
+  // Writes what can be written unless it is quiesced (the saved state has it then), gives a terminal its modes back and
+  // removes the socket's file, if it is still ours.
   ~Chardev();
   Chardev(const Chardev&) = delete;
   Chardev& operator=(const Chardev&) = delete;
@@ -117,6 +118,7 @@ class Chardev {
   void AcceptClient();
   void Disconnect();
   void FlushOutput();
+  void NoteSocketFile();
   void RemoveSocketFile() const;
 
   const ChardevConfig config_;

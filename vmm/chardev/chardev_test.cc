@@ -134,6 +134,38 @@ TEST_F(ChardevTest, HandoverCalledOffLosesNothing) {
   EXPECT_EQ(Contents(), "kept");
 }
 
+// cpr-reboot: the old VMM lives on beside the state that it saved, and ends when its user likes.
+TEST_F(ChardevTest, WhatWasSavedIsWrittenByTheNewSideAlone) {
+  auto old_side = Open(File());
+  old_side->Write("before ");
+  old_side->Quiesce();
+  old_side->Write("saved ");
+  const ChardevState state = old_side->Save();
+  old_side.reset();
+  EXPECT_EQ(Contents(), "before ");
+  auto new_side = Open(File(/*append=*/true));
+  new_side->Quiesce();
+  ASSERT_THAT(new_side->Restore(state), IsOk());
+  new_side->Resume();
+  EXPECT_EQ(Contents(), "before saved ");
+}
+
+// A new side that fails after it has the state leaves everything to the old one.
+TEST_F(ChardevTest, NewSideThatNeverRanTouchesNothing) {
+  auto old_side = Open(Server());
+  const UniqueFd client = ConnectClient();
+  old_side->HoldConnections();
+  CPR_ASSERT_OK_AND_ASSIGN(auto new_side, Chardev::Adopt(Server(), DupFds(*old_side), loop_.get()));
+  old_side->Quiesce();
+  old_side->Write("once");
+  ASSERT_THAT(new_side->Restore(old_side->Save()), IsOk());
+  new_side.reset();
+  EXPECT_EQ(::access(Path().c_str(), F_OK), 0) << "the old side's socket was removed";
+  old_side->Resume();
+  old_side->Write(".");
+  EXPECT_EQ(ReadSome(client.get()), "once.");
+}
+
 TEST_F(ChardevTest, SocketIsOursAloneAndGoneAfterwards) {
   {
     auto device = Open(Server());
