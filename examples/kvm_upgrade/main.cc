@@ -26,9 +26,12 @@
 #include "libcpr/modes/exec.h"
 #include "libcpr/preserve/keeper.h"
 
+#ifndef CPR_EXAMPLE_VERSION  // the build makes a version 2 as well, to upgrade to
+#define CPR_EXAMPLE_VERSION 1
+#endif
+
 namespace {
 
-constexpr int kVersion = KVM_UPGRADE_VERSION;  // of this program: the build makes a 1 and a 2
 constexpr uint64_t kRamBytes = 64 << 10;
 constexpr uint64_t kCodeGpa = 0x1000;
 constexpr uint64_t kCounterGpa = 0x2000;
@@ -155,7 +158,7 @@ class Hypervisor : public cpr::OutgoingVm, public cpr::IncomingVm {
 };
 
 void Say(const std::string& text) {
-  std::printf("version %d, pid %d: %s\n", kVersion, ::getpid(), text.c_str());
+  std::printf("version %d, pid %d: %s\n", CPR_EXAMPLE_VERSION, ::getpid(), text.c_str());
   std::fflush(stdout);  // execve drops what stdio still holds
 }
 

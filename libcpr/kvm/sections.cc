@@ -32,7 +32,7 @@ class Staging {
   Staging(GuestParts guest, VcpuSavePlan plan)
       : guest_(std::move(guest)), plan_(std::move(plan)), vcpus_(guest_.vcpus.size()) {}
 
-  static absl::Status AddTo(SectionRegistry& sections, std::shared_ptr<Staging> self) {
+  static absl::Status AddTo(SectionRegistry& sections, const std::shared_ptr<Staging>& self) {
     for (uint32_t i = 0; i < self->vcpus_.size(); ++i) {
       CPR_RETURN_IF_ERROR(sections.Add(ProtoSection<v1::VcpuX86State>(
           InfoOf(kVcpuSection, Stage::kLate, i),
