@@ -13,9 +13,7 @@
 #include "libcpr/modes/vm.h"
 #include "vmm/app/migration_driver.h"
 #include "vmm/event_loop/event_loop.h"
-#include "vmm/machine/incoming_vm.h"
 #include "vmm/machine/machine.h"
-#include "vmm/machine/outgoing_vm.h"
 #include "vmm/monitor/monitor_server.h"
 #include "vmm/monitor/target.h"
 #include "vmm/options/options.h"
@@ -64,8 +62,8 @@ class App final : public MonitorTarget {
   void AdoptFd(absl::string_view name, UniqueFd fd) override { migration_->AdoptFd(name, std::move(fd)); }
 
  private:
-  class Leaving;
-  class Arriving;
+  class Leaving;   // app_handover.h
+  class Arriving;  // app_handover.h
 
   explicit App(Setup setup);
   absl::Status Start();
