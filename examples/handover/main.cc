@@ -18,7 +18,7 @@ absl::Status RunNew(const char* path) {
   CPR_ASSIGN_OR_RETURN(cpr::PacketSocket listener, cpr::PacketSocket::Listen(path));
   Counter guest;
   auto say_refused = [](const absl::Status& why) { std::fprintf(stderr, "refused: %s\n", why.ToString().c_str()); };
-  CPR_ASSIGN_OR_RETURN(auto incoming, cpr::CreateTransferIncoming({std::move(listener), say_refused, nullptr}, &guest));
+  CPR_ASSIGN_OR_RETURN(auto incoming, cpr::CreateTransferIncoming({std::move(listener), say_refused}, &guest));
   std::printf("new: waiting\n");
   std::fflush(stdout);
   CPR_RETURN_IF_ERROR(incoming->Run());

@@ -1,12 +1,28 @@
 #include "libcpr/modes/handover_channel.h"
 
+#include <algorithm>
+#include <string>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
 
 namespace cpr {
+namespace {
+
+constexpr size_t kMaxPeerTextBytes = 2000;
+
+// A peer's words become part of our errors and logs, which are lines.
+std::string PeerText(absl::string_view text) {
+  std::string line(text.substr(0, kMaxPeerTextBytes));
+  std::replace_if(
+      line.begin(), line.end(), [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); }, ' ');
+  return line;
+}
+
+}  // namespace
 
 absl::Status HandoverChannel::Send(const v1::HandoverMessage& message, absl::Span<const int> fds) {
   return Annotate(socket_.Send(message.SerializeAsString(), fds), "cpr channel");
@@ -23,7 +39,7 @@ absl::StatusOr<Received> HandoverChannel::Receive() {
     return absl::DataLossError("cpr channel: what came is not a message of a handover");
   }
   if (received.message.has_failure()) {
-    return absl::AbortedError(absl::StrCat("the other side: ", received.message.failure().error()));
+    return absl::AbortedError(absl::StrCat("the other side: ", PeerText(received.message.failure().error())));
   }
   return received;
 }
@@ -82,7 +98,7 @@ absl::Status ReadHelloReply(const v1::HandoverMessage& message) {
   if (!message.has_hello_reply()) return absl::DataLossError("the new side answered the check with another message");
   CPR_RETURN_IF_ERROR(CheckProtocolVersion(message.hello_reply().protocol_version(), "the new side"));
   if (message.hello_reply().error().empty()) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("the new side refuses: ", message.hello_reply().error()));
+  return absl::FailedPreconditionError(absl::StrCat("the new side refuses: ", PeerText(message.hello_reply().error())));
 }
 
 }  // namespace cpr

@@ -30,8 +30,10 @@ namespace cpr {
 
 struct TransferTimeouts {
   absl::Duration check = absl::Seconds(10);
-  // While the guest runs: the new side may wait for its user (-incoming defer).
-  absl::Duration prepare = absl::InfiniteDuration();
+  // While the guest runs: for the new side to build its machine.
+  absl::Duration build = absl::Minutes(1);
+  // While the guest runs: for the new side to listen at the main channel; it may wait for its user (-incoming defer).
+  absl::Duration main_channel = absl::InfiniteDuration();
   // While the guest is paused: from the last byte of the state to the peer's word that the guest runs.
   absl::Duration restore = absl::Seconds(10);
 };
@@ -60,10 +62,11 @@ class TransferIncoming : public Incoming {
 };
 
 struct TransferIncomingOptions {
-  // The listening cpr channel. A peer that fails before it has sent its fds is dropped, with a word to `on_refused`,
-  // and the next one is awaited.
+  // The listening cpr channel. A peer that fails before it has sent its fds, or takes too long for it, is dropped, with
+  // a word to `on_refused`, and the next one is awaited.
   PacketSocket cpr_listener;
   std::function<void(const absl::Status&)> on_refused;
+  absl::Duration handshake_timeout = absl::Seconds(10);
   PhaseObserver observer;
 };
 

@@ -31,13 +31,14 @@ class TransferIncomingImpl : public TransferIncoming {
   TransferIncomingImpl(TransferIncomingOptions options, IncomingVm* vm, Poller poller)
       : TransferIncoming(Mode::kTransfer, vm, std::move(options.observer), std::move(poller)),
         listener_(std::move(options.cpr_listener)),
-        on_refused_(std::move(options.on_refused)) {}
+        on_refused_(std::move(options.on_refused)),
+        handshake_timeout_(options.handshake_timeout) {}
 
   absl::Status Listen() { return poller_.Watch(listener_.fd(), EPOLLIN); }
   absl::Status ListenMain(UniqueFd listener) override;
 
  private:
-  enum class At { kAccept, kHello, kPrepare, kFds, kState };
+  enum class At { kAccept, kHello, kPrepare, kFds, kBuild, kState };
 
   absl::StatusOr<Next> Step() override;
   void Drop(const absl::Status& why) override {
@@ -50,6 +51,7 @@ class TransferIncomingImpl : public TransferIncoming {
   absl::StatusOr<Next> AnswerHello();
   absl::StatusOr<Next> TakePrepare();
   absl::StatusOr<Next> TakeFds();
+  absl::Status Late() const;
   absl::StatusOr<Next> BuildMachine();
   absl::StatusOr<Next> AwaitState();
   absl::StatusOr<Next> Finish(const std::string& state);
@@ -63,6 +65,7 @@ class TransferIncomingImpl : public TransferIncoming {
 
   PacketSocket listener_;
   const std::function<void(const absl::Status&)> on_refused_;
+  const absl::Duration handshake_timeout_;
   At at_ = At::kAccept;
   std::unique_ptr<HandoverChannel> channel_;
   bool channel_gone_ = false;
@@ -70,6 +73,7 @@ class TransferIncomingImpl : public TransferIncoming {
   UniqueFd early_state_;
   UniqueFd late_state_;
   std::vector<UniqueFd> fds_;
+  FdTable table_;  // of fds_, when all are there
   UniqueFd main_listener_;
   std::vector<std::unique_ptr<StreamReceiver>> candidates_;
   std::unique_ptr<StreamReceiver> main_;
@@ -96,25 +100,36 @@ absl::StatusOr<Incoming::Next> TransferIncomingImpl::Accept() {
   poller_.Forget(listener_.fd());
   channel_ = std::make_unique<HandoverChannel>(*std::move(socket));
   CPR_RETURN_IF_ERROR(poller_.Watch(channel_->fd(), EPOLLIN));
+  poller_.SetDeadline(handshake_timeout_);
   at_ = At::kHello;
   return Next::kAgain;
 }
 
 absl::StatusOr<Incoming::Next> TransferIncomingImpl::Handshake() {
   const absl::StatusOr<Next> next = at_ == At::kHello ? AnswerHello() : at_ == At::kPrepare ? TakePrepare() : TakeFds();
-  if (next.ok() && at_ == At::kFds && fds_.size() == static_cast<size_t>(prepare_.manifest().entries_size())) {
+  if (next.ok() && at_ == At::kBuild) {
+    poller_.SetDeadline(absl::InfiniteDuration());
     return BuildMachine();
   }
   if (next.ok()) return next;
-  if (absl::IsUnavailable(next.status())) return Next::kWait;
-  if (on_refused_) on_refused_(next.status());
-  Drop(next.status());
+  const bool waits = absl::IsUnavailable(next.status());
+  if (waits && !poller_.deadline_passed()) return Next::kWait;
+  const absl::Status why = waits ? Late() : next.status();
+  if (on_refused_) on_refused_(why);
+  Drop(why);
+  poller_.SetDeadline(absl::InfiniteDuration());
   poller_.Forget(channel_->fd());
   channel_.reset();
   fds_.clear();
   at_ = At::kAccept;
   CPR_RETURN_IF_ERROR(Listen());
   return Next::kAgain;
+}
+
+absl::Status TransferIncomingImpl::Late() const {
+  const absl::string_view lacking = at_ == At::kHello ? "a Hello" : at_ == At::kPrepare ? "a Prepare" : "its fds";
+  return absl::DeadlineExceededError(absl::StrCat("cpr channel: ", DescribePeer(channel_->fd()), " has not sent ",
+                                                  lacking, " within ", absl::FormatDuration(handshake_timeout_)));
 }
 
 absl::StatusOr<Incoming::Next> TransferIncomingImpl::AnswerHello() {
@@ -162,15 +177,16 @@ absl::StatusOr<Incoming::Next> TransferIncomingImpl::TakeFds() {
     }
     for (UniqueFd& fd : received.fds) fds_.push_back(std::move(fd));
   }
+  CPR_ASSIGN_OR_RETURN(table_, FdTable::FromManifest(prepare_.manifest(), std::move(fds_)));
+  at_ = At::kBuild;
   return Next::kAgain;
 }
 
 absl::StatusOr<Incoming::Next> TransferIncomingImpl::BuildMachine() {
   Enter(Phase::kPrepare);
-  CPR_ASSIGN_OR_RETURN(FdTable table, FdTable::FromManifest(prepare_.manifest(), std::move(fds_)));
   CPR_ASSIGN_OR_RETURN(const std::string early, ReadContainer(early_state_.get()));
   CPR_ASSIGN_OR_RETURN(const ContainerReader reader, ContainerReader::Parse(early));
-  CPR_RETURN_IF_ERROR(Incoming::Build(reader, std::move(table)));
+  CPR_RETURN_IF_ERROR(Incoming::Build(reader, std::move(table_)));
   clock_.End();
   v1::HandoverMessage message;
   message.mutable_built()->set_prepare_ns(clock_.times_ns()[static_cast<size_t>(Phase::kPrepare)]);
@@ -195,9 +211,13 @@ absl::Status TransferIncomingImpl::TellMainReady() {
 }
 
 absl::Status TransferIncomingImpl::AcceptMain() {
-  while (candidates_.size() < kMaxCandidates) {
+  for (;;) {
     UniqueFd stream(::accept4(main_listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!stream.ok()) return errno == EAGAIN ? absl::OkStatus() : ErrnoStatus(errno, "accept of the main channel");
+    // The peer shows its token at once: who has been silent for longest is the least likely to be it.
+    if (candidates_.size() == kMaxCandidates) SiftCandidates();
+    if (main_ != nullptr) return absl::OkStatus();
+    if (candidates_.size() == kMaxCandidates) candidates_.erase(candidates_.begin());
     CPR_RETURN_IF_ERROR(poller_.Watch(stream.get(), EPOLLIN));
     candidates_.push_back(std::make_unique<StreamReceiver>(std::move(stream), prepare_.main_token()));
   }

@@ -105,7 +105,8 @@ absl::StatusOr<Outgoing::Next> TransferOutgoing::Await(v1::HandoverMessage* mess
   }
   if (!absl::IsUnavailable(received.status())) return received.status();
   if (!poller_.deadline_passed()) return Next::kWait;
-  return absl::DeadlineExceededError(absl::StrCat("the new side did not answer in time, phase ", PhaseName(phase())));
+  return absl::DeadlineExceededError(absl::StrCat("the new side (", DescribePeer(channel_.fd()),
+                                                  ") did not answer in time, phase ", PhaseName(phase())));
 }
 
 absl::StatusOr<Outgoing::Next> TransferOutgoing::Start() {
@@ -124,7 +125,7 @@ absl::StatusOr<Outgoing::Next> TransferOutgoing::AwaitHello() {
   if (next == Next::kWait) return next;
   CPR_RETURN_IF_ERROR(ReadHelloReply(message));
   Enter(Phase::kPrepare);
-  CPR_RETURN_IF_ERROR(Expect(timeouts_.prepare));
+  CPR_RETURN_IF_ERROR(Expect(timeouts_.build));
   CPR_RETURN_IF_ERROR(SendPrepare());
   at_ = At::kFds;
   return Next::kAgain;
@@ -157,7 +158,7 @@ absl::StatusOr<Outgoing::Next> TransferOutgoing::SendFds() {
     CPR_RETURN_IF_ERROR(sent);
     fds_sent_ += batch.size();
   }
-  CPR_RETURN_IF_ERROR(Expect(timeouts_.prepare));
+  CPR_RETURN_IF_ERROR(Expect(timeouts_.build));
   at_ = At::kBuilt;
   return Next::kAgain;
 }
@@ -171,6 +172,7 @@ absl::StatusOr<Outgoing::Next> TransferOutgoing::AwaitBuilt() {
       return absl::DataLossError("the new side sent another message than that its machine is built");
     }
     built_ |= message.has_built();
+    if (built_) poller_.SetDeadline(timeouts_.main_channel);
     main_ready_ |= message.has_main_ready();
   }
   at_ = At::kPause;

@@ -84,6 +84,13 @@ absl::Status CheckPeer(int fd) {
   return absl::PermissionDeniedError(absl::StrCat("peer has uid ", peer.uid, ", ours is ", ::geteuid()));
 }
 
+std::string DescribePeer(int fd) {
+  ucred peer;
+  socklen_t size = sizeof(peer);
+  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return "process unknown";
+  return absl::StrCat("process ", peer.pid);
+}
+
 absl::StatusOr<PacketSocket> PacketSocket::Listen(const std::string& path) {
   CPR_ASSIGN_OR_RETURN(UniqueFd fd, internal::ListenAtPath(path, SOCK_SEQPACKET));
   return PacketSocket(std::move(fd));

@@ -71,6 +71,9 @@ absl::Status WaitWritable(int fd, absl::Time deadline);
 // kPermissionDenied, naming the uid, unless the peer of the unix socket `fd` (lent) is of our uid or root.
 absl::Status CheckPeer(int fd);
 
+// "process 1234": who connected the unix socket `fd` (lent), or listened at its other end; for errors.
+std::string DescribePeer(int fd);
+
 }  // namespace cpr
 
 #endif  // LIBCPR_PRESERVE_SOCKET_H_

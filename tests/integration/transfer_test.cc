@@ -4,6 +4,7 @@
 
 #include <sys/stat.h>
 #include <unistd.h>
+#include <unistd.h>
 
 #include <memory>
 #include <string>
@@ -39,7 +40,7 @@ class TransferTest : public ::testing::Test {
     incoming_.reset();
     CPR_ASSERT_OK_AND_ASSIGN(PacketSocket listener, PacketSocket::Listen(path_));
     TransferIncomingOptions options{std::move(listener), [this](const absl::Status& why) { refused_.push_back(why); },
-                                    nullptr};
+                                    handshake_timeout_, nullptr};
     CPR_ASSERT_OK_AND_ASSIGN(incoming_, CreateTransferIncoming(std::move(options), &new_));
   }
 
@@ -91,6 +92,7 @@ class TransferTest : public ::testing::Test {
   ToyVm old_, new_;
   std::unique_ptr<TransferIncoming> incoming_;
   std::vector<absl::Status> refused_;
+  absl::Duration handshake_timeout_ = absl::Seconds(10);
   absl::Status old_status_, new_status_;
 };
 
@@ -223,7 +225,42 @@ TEST_F(TransferTest, SilentNewSideCostsTheDeadlineAndNothingElse) {
   options.timeouts.check = absl::Milliseconds(20);
   CPR_ASSERT_OK_AND_ASSIGN(auto outgoing, CreateTransferOutgoing(std::move(options), &old_));
   old_status_ = outgoing->Run();
-  ExpectOldRuns("did not answer in time, phase check");
+  ExpectOldRuns(absl::StrCat("the new side (process ", ::getpid(), ") did not answer in time, phase check"));
+  EXPECT_EQ(old_.pauses, 0);
+}
+
+TEST_F(TransferTest, SilentOldSideIsNamedAndTheRealPeerServed) {
+  handshake_timeout_ = absl::Milliseconds(20);
+  ListenAgain();
+  CPR_ASSERT_OK_AND_ASSIGN(PacketSocket silent, PacketSocket::Connect(path_));
+  while (refused_.empty()) {
+    ASSERT_THAT(WaitReadable(incoming_->fd(), absl::Now() + absl::Seconds(10)), IsOk());
+    ASSERT_THAT(incoming_->Advance().status(), IsOk());
+  }
+  EXPECT_THAT(std::string(refused_[0].message()),
+              HasSubstr(absl::StrCat("process ", ::getpid(), " has not sent a Hello within 20ms")));
+  Handover(false);
+  ExpectNewRuns();
+}
+
+TEST_F(TransferTest, ManySilentStrangersAtTheMainChannelDoNotCrowdThePeerOut) {
+  CPR_ASSERT_OK_AND_ASSIGN(UniqueFd listener, ListenUnixStream(main_path_));
+  ASSERT_THAT(incoming_->ListenMain(std::move(listener)), IsOk());
+  std::vector<UniqueFd> silent(8);  // all that the queue holds beside the peer
+  for (UniqueFd& fd : silent) {
+    CPR_ASSERT_OK_AND_ASSIGN(fd, ConnectUnixStream(main_path_));
+  }
+  Handover(/*main_channel=*/true);
+  ExpectNewRuns();
+}
+
+// What a peer says becomes part of one line of ours.
+TEST_F(TransferTest, WordsOfAPeerAreOneLine) {
+  new_.fault = [](absl::string_view call) {
+    return call == "build" ? absl::InternalError("first\nsecond") : absl::OkStatus();
+  };
+  Handover(false);
+  ExpectOldRuns("first second");
 }
 
 TEST_F(TransferTest, RubbishAtTheCprChannelIsRefusedAndTheRealPeerServed) {

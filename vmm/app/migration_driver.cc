@@ -143,7 +143,8 @@ absl::StatusOr<UniqueFd> MigrationDriver::ListenMainAddress(const Address& main)
 absl::Status MigrationDriver::AwaitTransfer(const Address& cpr, const std::optional<Address>& main, IncomingVm* vm) {
   CPR_ASSIGN_OR_RETURN(PacketSocket listener, PacketSocket::Listen(cpr.path));
   auto refused = [this](const absl::Status& why) { hooks_.log(absl::StrCat("cpr channel: ", why.message())); };
-  TransferIncomingOptions options{std::move(listener), refused, [this](Phase phase) { OnPhase(phase); }};
+  TransferIncomingOptions options{.cpr_listener = std::move(listener), .on_refused = refused};
+  options.observer = [this](Phase phase) { OnPhase(phase); };
   CPR_ASSIGN_OR_RETURN(std::unique_ptr<TransferIncoming> incoming, CreateTransferIncoming(std::move(options), vm));
   transfer_incoming_ = incoming.get();
   incoming_ = std::move(incoming);
