@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -19,7 +20,10 @@ namespace cpr {
 namespace {
 
 constexpr absl::Duration kCommandTimeout = absl::Seconds(60);
-constexpr absl::Duration kPollInterval = absl::Microseconds(300);
+constexpr absl::Duration kConnectInterval = absl::Milliseconds(1);
+// An event tells of most changes at once; asking again is for the others. Asking more often would take CPU time from
+// the guest and from the handover.
+constexpr absl::Duration kAskInterval = absl::Milliseconds(20);
 
 const JsonValue* Member(const JsonValue& value, const std::string& name) {
   const auto& fields = value.struct_value().fields();
@@ -32,13 +36,21 @@ std::string TextMember(const JsonValue& value, const std::string& name) {
   return member == nullptr ? "" : member->string_value();
 }
 
+// A migration that goes on: nothing to ask about yet.
+bool OnTheWay(const JsonValue& event) {
+  if (TextMember(event, "event") != "MIGRATION") return false;
+  const JsonValue* data = Member(event, "data");
+  const std::string status = data == nullptr ? "" : TextMember(*data, "status");
+  return status != "completed" && status != "failed" && status != "cancelled";
+}
+
 }  // namespace
 
 absl::StatusOr<QmpClient> QmpClient::Connect(const std::string& path, absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
   absl::StatusOr<UniqueFd> socket = ConnectUnixStream(path);
   while (!socket.ok() && absl::Now() < deadline) {
-    absl::SleepFor(kPollInterval);
+    absl::SleepFor(kConnectInterval);
     socket = ConnectUnixStream(path);
   }
   if (!socket.ok()) return Annotate(socket.status(), absl::StrCat("QMP at ", path));
@@ -75,7 +87,7 @@ absl::Status QmpClient::AwaitStatus(absl::string_view status, absl::Duration tim
     CPR_ASSIGN_OR_RETURN(const JsonValue answer, Execute("query-status"));
     now = TextMember(answer, "status");
     if (now == status) return absl::OkStatus();
-    absl::SleepFor(kPollInterval);
+    CPR_RETURN_IF_ERROR(AwaitChange(std::min(deadline, absl::Now() + kAskInterval)));
   }
   return absl::DeadlineExceededError(absl::StrCat("query-status says \"", now, "\", not \"", status, "\""));
 }
@@ -89,9 +101,20 @@ absl::Status QmpClient::AwaitMigration(absl::Duration timeout) {
     if (status == "failed" || status == "cancelled") {
       return absl::AbortedError(absl::StrCat("migration ", status, ": ", TextMember(answer, "error-desc")));
     }
-    absl::SleepFor(kPollInterval);
+    CPR_RETURN_IF_ERROR(AwaitChange(std::min(deadline, absl::Now() + kAskInterval)));
   }
   return absl::DeadlineExceededError("the migration does not end");
+}
+
+absl::Status QmpClient::AwaitChange(absl::Time until) {
+  for (;;) {
+    absl::StatusOr<JsonValue> event = ReadObject(until);
+    if (absl::IsDeadlineExceeded(event.status())) return absl::OkStatus();
+    CPR_RETURN_IF_ERROR(event.status());
+    const bool on_the_way = OnTheWay(*event);
+    events_.push_back(*std::move(event));
+    if (!on_the_way) return absl::OkStatus();
+  }
 }
 
 absl::StatusOr<JsonValue> QmpClient::AwaitEvent(absl::string_view name, absl::Duration timeout) {

@@ -27,9 +27,9 @@ class QmpClient {
   // The same with a request in words: {"execute": ...}.
   absl::StatusOr<JsonValue> ExecuteText(absl::string_view request);
 
-  // Asks query-status until it says `status` ("running", "postmigrate").
+  // Asks query-status, after each event and from time to time, until it says `status` ("running", "postmigrate").
   absl::Status AwaitStatus(absl::string_view status, absl::Duration timeout = absl::Seconds(10));
-  // Asks query-migrate until the migration has ended. kAborted with error-desc unless it is "completed".
+  // Asks query-migrate likewise until the migration has ended. kAborted with error-desc unless it is "completed".
   absl::Status AwaitMigration(absl::Duration timeout = absl::Seconds(30));
 
   // Waits for the event `name`, also among those that came before, and takes it.
@@ -39,6 +39,8 @@ class QmpClient {
 
  private:
   explicit QmpClient(UniqueFd socket) : socket_(std::move(socket)) {}
+  // Waits for an event that says that something has come to its end, or for `until`.
+  absl::Status AwaitChange(absl::Time until);
   absl::StatusOr<JsonValue> ReadObject(absl::Time deadline);
   absl::StatusOr<std::string> ReadLine(absl::Time deadline);
 
