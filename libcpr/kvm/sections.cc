@@ -29,8 +29,12 @@ SectionInfo InfoOf(const char* name, Stage stage, uint32_t instance = 0) {
 // What the late sections share: the state, staged between the sections that it is spread over. They own it together.
 class Staging {
  public:
-  Staging(GuestParts guest, VcpuSavePlan plan)
-      : guest_(std::move(guest)), plan_(std::move(plan)), vcpus_(guest_.vcpus.size()) {}
+  // `boot_id`: of the host, now.
+  Staging(GuestParts guest, VcpuSavePlan plan, absl::string_view boot_id)
+      : guest_(std::move(guest)),
+        plan_(std::move(plan)),
+        clock_rule_(boot_id == guest_.config->host_boot_id ? ClockRule::kSameKernel : ClockRule::kNewKernel),
+        vcpus_(guest_.vcpus.size()) {}
 
   static absl::Status AddTo(SectionRegistry& sections, const std::shared_ptr<Staging>& self) {
     for (uint32_t i = 0; i < self->vcpus_.size(); ++i) {
@@ -67,10 +71,8 @@ class Staging {
   }
 
   absl::Status Restore() {
-    CPR_ASSIGN_OR_RETURN(const std::string here, HostBootId());
-    const ClockRule rule = here == guest_.config->host_boot_id ? ClockRule::kSameKernel : ClockRule::kNewKernel;
     const HostCaps& caps = guest_.system->caps();
-    CPR_ASSIGN_OR_RETURN(const uint64_t more, RestoreClock(*guest_.vm, vm_.clock, rule, caps));
+    CPR_ASSIGN_OR_RETURN(const uint64_t more, RestoreClock(*guest_.vm, vm_.clock, clock_rule_, caps));
     for (VcpuState& vcpu : vcpus_) vcpu.tsc_offset += more;
     CPR_RETURN_IF_ERROR(RestoreVcpus(guest_.vcpus, vcpus_, caps, guest_.run));
     return RestoreVm(*guest_.vm, vm_, guest_.config->vm, *guest_.routes);
@@ -78,6 +80,7 @@ class Staging {
 
   const GuestParts guest_;
   const VcpuSavePlan plan_;
+  const ClockRule clock_rule_;
   VmState vm_;
   std::vector<VcpuState> vcpus_;
 };
@@ -118,7 +121,8 @@ absl::Status AddConfigSection(GuestConfig* config, SectionRegistry& sections) {
 }
 
 absl::Status AddStateSections(GuestParts guest, VcpuSavePlan plan, SectionRegistry& sections) {
-  return Staging::AddTo(sections, std::make_shared<Staging>(std::move(guest), std::move(plan)));
+  CPR_ASSIGN_OR_RETURN(const std::string boot_id, HostBootId());
+  return Staging::AddTo(sections, std::make_shared<Staging>(std::move(guest), std::move(plan), boot_id));
 }
 
 absl::StatusOr<std::string> HostBootId() {

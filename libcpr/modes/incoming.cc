@@ -81,6 +81,7 @@ absl::Status Incoming::AddLateSections() {
                                          return DecodeProtoInto(payload, version, kOwnVersion, &ram_copies_[i]);
                                        })));
   }
+  v1::HandoverState::descriptor();  // made on first use: not while the guest stands still
   return arrived_.sections.Add(
       LoadOnly(OwnSectionInfo(kHandoverSection, Stage::kLate), [this](absl::string_view payload, uint32_t version) {
         return DecodeProtoInto(payload, version, kOwnVersion, &handover_);

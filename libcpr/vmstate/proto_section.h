@@ -24,6 +24,7 @@ template <typename Proto>
 Section ProtoSection(SectionInfo info, std::function<absl::Status(Proto*)> save,
                      std::function<absl::Status(const Proto&)> load, std::function<absl::Status()> apply = nullptr) {
   const uint32_t known_version = info.version;
+  Proto::descriptor();  // made on first use, which takes longer than to decode: not while a guest stands still
   Section section;
   section.info = std::move(info);
   section.save = [save = std::move(save)](std::string* payload) -> absl::Status {
