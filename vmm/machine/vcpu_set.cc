@@ -26,6 +26,7 @@ void VcpuSet::Park() {
 }
 
 void VcpuSet::RunOnThreads(size_t count, absl::FunctionRef<void(size_t)> task) {
+  if (count == 1) return task(0);
   for (size_t i = 0; i < count; ++i) {
     threads_[i]->Submit([task, i](kvm::Vcpu&) { task(i); });
   }

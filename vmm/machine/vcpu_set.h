@@ -27,8 +27,8 @@ class VcpuSet {
   // Makes all leave the guest and waits for it. Not on vCPU threads.
   void Park();
 
-  // Runs task(i) on the thread of vCPU i, all at once, and waits. All must be parked. With one vCPU too: its ioctls
-  // are fastest where it ran. Not thread-safe.
+  // Runs task(i) on the thread of vCPU i, all at once, and waits; in the caller if there is but one. All must be parked.
+  // Not thread-safe.
   void RunOnThreads(size_t count, absl::FunctionRef<void(size_t)> task);
   // The vCPUs, for use while they are parked.
   std::vector<kvm::Vcpu*> vcpus();

@@ -96,7 +96,13 @@ void VcpuThread::AwaitWork() {
 
 void VcpuThread::Main() {
   thread_id_ = static_cast<pid_t>(::syscall(SYS_gettid));
+  TakeFirstRun();
   while (AwaitStart()) RunGuest();
+}
+
+void VcpuThread::TakeFirstRun() {
+  vcpu_.SetImmediateExit(true);
+  vcpu_.Run().IgnoreError();  // what is wrong with the vCPU is told when the guest runs
 }
 
 bool VcpuThread::AwaitStart() {

@@ -60,6 +60,9 @@ class VcpuThread {
  private:
   VcpuThread(kvm::Vcpu vcpu, VcpuExits* exits) : vcpu_(std::move(vcpu)), exits_(exits) {}
   void Main();
+  // The first KVM_RUN of a VM starts KVM's recovery thread for huge pages (kvm_mmu_post_init_vm), which takes longer
+  // than the rest of a restore. It needs no guest: this one ends before it enters, when no guest waits for it yet.
+  void TakeFirstRun();
   // Waits, parked, for something to do. True: run the guest. False: end. Executes work meanwhile.
   bool AwaitStart();
   void RunGuest();
