@@ -45,6 +45,9 @@ App::~App() {
 
 absl::Status App::Start() {
   CPR_ASSIGN_OR_RETURN(loop_, EventLoop::Create());
+  events_ = std::make_unique<EventOutbox>(loop_.get(), [this](const MonitorEvent& event) {
+    if (monitors_ != nullptr) monitors_->Broadcast(event);
+  });
   CPR_RETURN_IF_ERROR(WatchSignals());
   CPR_ASSIGN_OR_RETURN(system_, kvm::System::Create());
   migration_ = std::make_unique<MigrationDriver>(loop_.get(), &settings_, setup_.argv, DriverHooks());
@@ -100,7 +103,10 @@ MigrationDriver::Hooks App::DriverHooks() {
     if (off && leaving_ != nullptr) leaving_->Abandon();
     if (settings_.events()) Broadcast({.kind = MonitorEvent::Kind::kMigration, .status = status});
   };
-  hooks.gone = [this] { SetRunState(RunState::kPostmigrate); };
+  hooks.gone = [this] {
+    if (migration_->mode() == Mode::kTransfer) events_->LetGuestArrive();
+    SetRunState(RunState::kPostmigrate);
+  };
   hooks.arrived = [this] { OnArrived(); };
   hooks.failed = [this](const absl::Status& why) { OnIncomingFailed(why); };
   hooks.log = [this](const std::string& line) { Say(line); };
@@ -111,10 +117,14 @@ MigrationDriver::Hooks App::DriverHooks() {
 
 int App::Run() {
   loop_->Run();
+  events_->SendAll();
   return exit_code_;
 }
 
-void App::OnArrived() { SetRunState(arriving_->run_state()); }
+void App::OnArrived() {
+  events_->LetGuestArrive();
+  SetRunState(arriving_->run_state());
+}
 
 void App::OnIncomingFailed(const absl::Status& why) {
   Say(absl::StrCat("incoming migration failed: ", why.message()));
@@ -136,11 +146,14 @@ void App::SetRunState(RunState state) {
   const RunState before = std::exchange(run_state_, state);
   if (state == RunState::kRunning) Broadcast({.kind = MonitorEvent::Kind::kResume});
   if (before == RunState::kRunning) Broadcast({.kind = MonitorEvent::Kind::kStop});
+  if (!HandingOver()) events_->SendDue();
 }
 
-void App::Broadcast(MonitorEvent event) {
-  if (monitors_ != nullptr) monitors_->Broadcast(event);
+bool App::HandingOver() const {
+  return run_state_ == RunState::kFinishMigrate || run_state_ == RunState::kInmigrate || migration_->outgoing_active();
 }
+
+void App::Broadcast(MonitorEvent event) { events_->Add(std::move(event), /*later=*/HandingOver()); }
 
 void App::BroadcastShutdown(bool by_guest, const std::string& reason) {
   Broadcast({.kind = MonitorEvent::Kind::kShutdown, .by_guest = by_guest, .reason = reason});

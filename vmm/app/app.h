@@ -11,6 +11,7 @@
 #include "libcpr/kvm/system.h"
 #include "libcpr/modes/exec.h"
 #include "libcpr/modes/vm.h"
+#include "vmm/app/event_outbox.h"
 #include "vmm/app/migration_driver.h"
 #include "vmm/event_loop/event_loop.h"
 #include "vmm/machine/machine.h"
@@ -73,6 +74,7 @@ class App final : public MonitorTarget {
   MigrationDriver::Hooks DriverHooks();
 
   void SetRunState(RunState state);
+  bool HandingOver() const;
   void Broadcast(MonitorEvent event);
   void BroadcastShutdown(bool by_guest, const std::string& reason);
   // The guest runs here from now on, or stays paused as it was.
@@ -92,6 +94,7 @@ class App final : public MonitorTarget {
   std::unique_ptr<Leaving> leaving_;
   std::unique_ptr<MigrationDriver> migration_;
   std::unique_ptr<MonitorServer> monitors_;
+  std::unique_ptr<EventOutbox> events_;
   UniqueFd signals_;
   RunState run_state_ = RunState::kUnspecified;
   int exit_code_ = 0;

@@ -51,7 +51,9 @@ absl::Status App::Leaving::Pause() {
   before_ = app_->run_state_;
   CPR_RETURN_IF_ERROR(MachineOutgoing::Pause());
   app_->SetRunState(RunState::kFinishMigrate);
-  if (app_->migration_->mode() == Mode::kExec) app_->monitors_->Suspend();
+  if (app_->migration_->mode() != Mode::kExec) return absl::OkStatus();
+  app_->events_->SendAll();  // there is no later for this program
+  app_->monitors_->Suspend();
   return absl::OkStatus();
 }
 
