@@ -4,12 +4,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <optional>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
@@ -18,6 +20,7 @@ namespace cpr {
 namespace {
 
 constexpr char kVariable[] = "CPR_FAULT";
+constexpr char kReadsVariable[] = "CPR_READS";
 constexpr int kExitCode = 3;
 constexpr absl::Duration kLookInterval = absl::Microseconds(300);
 
@@ -51,6 +54,22 @@ PhaseObserver FaultFromEnvironment() {
   return [phase = *phase, action = parts.second, done](Phase entered) {
     if (entered == phase && !std::exchange(*done, true)) Act(action);
   };
+}
+
+std::function<void(std::vector<SectionSupport>&)> ReadsFromEnvironment() {
+  const char* text = std::getenv(kReadsVariable);
+  if (text == nullptr) return nullptr;
+  const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
+  return [name = parts.first, version = parts.second](std::vector<SectionSupport>& reads) {
+    reads.erase(std::remove_if(reads.begin(), reads.end(), [&](const SectionSupport& s) { return s.name == name; }),
+                reads.end());
+    uint32_t number = 0;
+    if (absl::SimpleAtoi(version, &number)) reads.push_back({name, number});
+  };
+}
+
+std::vector<std::string> ReadsPrefix(absl::string_view section, absl::string_view version) {
+  return {"/usr/bin/env", absl::StrCat(kReadsVariable, "=", section, "=", version)};
 }
 
 std::vector<std::string> FaultPrefix(Phase phase, absl::string_view action) {

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "libcpr/modes/outgoing.h"
+#include "libcpr/vmstate/section_info.h"
 
 namespace cpr {
 
@@ -20,7 +22,13 @@ namespace cpr {
 // The observer that does it; null if the environment asks for nothing. Ends the program if it asks for nonsense.
 PhaseObserver FaultFromEnvironment();
 
-// The words to put before a command for it: "/usr/bin/env", "CPR_FAULT=save:kill".
+// A program that reads other sections than it should: CPR_READS=NAME=VERSION in the environment of a program has it
+// know section NAME up to VERSION, "NAME=" not at all. Null if the environment asks for nothing.
+std::function<void(std::vector<SectionSupport>&)> ReadsFromEnvironment();
+// The words to put before a command for it: "/usr/bin/env", "CPR_READS=serial=0".
+std::vector<std::string> ReadsPrefix(absl::string_view section, absl::string_view version);
+
+// The words to put before a command for a fault: "/usr/bin/env", "CPR_FAULT=save:kill".
 std::vector<std::string> FaultPrefix(Phase phase, absl::string_view action);
 
 // Waits until the child `pid` has stopped itself. kDeadlineExceeded.

@@ -2,4 +2,6 @@
 #include "tests/driver/fault.h"
 #include "vmm/app/main_loop.h"
 
-int main(int argc, char** argv) { return cpr::RunVmm(argc, argv, cpr::FaultFromEnvironment()); }
+int main(int argc, char** argv) {
+  return cpr::RunVmm(argc, argv, {.phase_observer = cpr::FaultFromEnvironment(), .reads = cpr::ReadsFromEnvironment()});
+}

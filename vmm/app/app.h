@@ -30,6 +30,7 @@ class App final : public MonitorTarget {
     std::vector<std::string> argv;         // all words, for a cpr-exec to come back with
     std::unique_ptr<ExecHandoff> handoff;  // of the program before, by cpr-exec; may be null
     PhaseObserver phase_observer;          // may be null
+    std::vector<SectionSupport> reads;     // what this program claims to read: SupportedSections()
   };
   // Builds the machine and starts it, or begins to wait for one. On an error with a handoff the program before gets its
   // guest back, and this does not return.

@@ -33,7 +33,7 @@ class App::Arriving final : public MachineIncoming {
  public:
   explicit Arriving(App* app);
 
-  std::vector<SectionSupport> Supported() override { return SupportedSections(); }
+  std::vector<SectionSupport> Supported() override { return app_->setup_.reads; }
   absl::Status Build(Inventory& arrived) override;
   void Run() override;
   // In which the guest has arrived.

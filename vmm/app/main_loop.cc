@@ -46,12 +46,13 @@ absl::Status LogTo(const std::string& path) {
 
 }  // namespace
 
-int RunVmm(int argc, char** argv, PhaseObserver phase_observer) {
-  if (AnswerExecCheckIfAsked(App::SupportedSections())) return EXIT_SUCCESS;
+int RunVmm(int argc, char** argv, const VmmAlterations& alterations) {
+  App::Setup setup{.phase_observer = alterations.phase_observer, .reads = App::SupportedSections()};
+  if (alterations.reads != nullptr) alterations.reads(setup.reads);
+  if (AnswerExecCheckIfAsked(setup.reads)) return EXIT_SUCCESS;
   GrowFdTable();
   absl::StatusOr<std::unique_ptr<ExecHandoff>> handoff = ExecHandoff::FromEnvironment();
   if (!handoff.ok()) return Complain(handoff.status());
-  App::Setup setup{.phase_observer = std::move(phase_observer)};
   setup.argv.assign(argv, argv + argc);
   absl::StatusOr<Options> options = ParseOptions(argc, argv);
   if (!options.ok()) return GiveUp(*std::move(handoff), options.status());
