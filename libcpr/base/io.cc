@@ -1,6 +1,7 @@
 #include "libcpr/base/io.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,6 +40,25 @@ absl::Status WriteAll(int fd, absl::string_view data) {
   return Repeat(data.size(), "write", [&](size_t done) { return ::write(fd, data.data() + done, data.size() - done); });
 }
 
+ssize_t WriteWithoutSignal(int fd, absl::string_view data) {
+  sigset_t pipe, before, pending;
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  ::sigpending(&pending);
+  ::pthread_sigmask(SIG_BLOCK, &pipe, &before);
+  const ssize_t n = ::write(fd, data.data(), data.size());
+  const int err = errno;
+  // The signal that this write caused waits for this thread: it is taken away. One that waited before is another's.
+  const timespec at_once = {};
+  if (n < 0 && err == EPIPE && sigismember(&pending, SIGPIPE) == 0) {
+    while (::sigtimedwait(&pipe, nullptr, &at_once) < 0 && errno == EINTR) {
+    }
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  errno = err;
+  return n;
+}
+
 absl::Status PwriteAll(int fd, absl::string_view data, uint64_t offset_bytes) {
   return Repeat(data.size(), "pwrite", [&](size_t done) {
     return ::pwrite(fd, data.data() + done, data.size() - done, static_cast<off_t>(offset_bytes + done));
@@ -62,7 +82,8 @@ absl::StatusOr<std::string> ReadToEnd(int fd, uint64_t limit_bytes) {
     all.resize(have + static_cast<size_t>(std::max<ssize_t>(n, 0)));
     if (n == 0) return all;
     if (n < 0 && err != EINTR) return ErrnoStatus(err, "read");
-    if (all.size() > limit_bytes) return absl::ResourceExhaustedError(absl::StrCat("more than ", limit_bytes, " bytes"));
+    if (all.size() > limit_bytes)
+      return absl::ResourceExhaustedError(absl::StrCat("more than ", limit_bytes, " bytes"));
   }
 }
 
@@ -81,6 +102,8 @@ absl::StatusOr<UniqueFd> DupFd(int fd) {
 
 absl::Status SetCloexec(int fd, bool on) { return SetFlag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, on, "fcntl FD_CLOEXEC"); }
 
-absl::Status SetNonblocking(int fd, bool on) { return SetFlag(fd, F_GETFL, F_SETFL, O_NONBLOCK, on, "fcntl O_NONBLOCK"); }
+absl::Status SetNonblocking(int fd, bool on) {
+  return SetFlag(fd, F_GETFL, F_SETFL, O_NONBLOCK, on, "fcntl O_NONBLOCK");
+}
 
 }  // namespace cpr

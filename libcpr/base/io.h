@@ -1,6 +1,8 @@
 #ifndef LIBCPR_BASE_IO_H_
 #define LIBCPR_BASE_IO_H_
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 
@@ -14,6 +16,11 @@
 namespace cpr {
 
 absl::Status WriteAll(int fd, absl::string_view data);
+
+// write(2) once, but a pipe or socket without a reader gives EPIPE and never SIGPIPE, whatever the process does with
+// that signal. Returns what write(2) does, and errno.
+ssize_t WriteWithoutSignal(int fd, absl::string_view data);
+
 absl::Status PwriteAll(int fd, absl::string_view data, uint64_t offset_bytes);
 
 // Reads `size_bytes` exactly. kDataLoss when the file ends before.

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "libcpr/base/crc32c.h"
@@ -75,6 +76,26 @@ absl::string_view BytesOf(const MappedRam& ram, Range range) {
   return absl::string_view(reinterpret_cast<const char*>(ram.data) + range.begin, range.end - range.begin);
 }
 
+// Calls `visit` with each run of data in [begin_bytes, end_bytes), in ascending order.
+absl::Status ForEachRun(const MappedRam& ram, uint64_t begin_bytes, uint64_t end_bytes,
+                        absl::FunctionRef<absl::Status(Range run)> visit, const CopyProgress& progress) {
+  if (begin_bytes > end_bytes || end_bytes > ram.size_bytes || (begin_bytes | end_bytes) % kPageBytes != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("range ", begin_bytes, "..", end_bytes, " of RAM of ", ram.size_bytes, " bytes"));
+  }
+  for (uint64_t at = begin_bytes; at < end_bytes;) {
+    const Range data = NextData(ram, at, end_bytes);
+    for (at = data.begin; at < data.end;) {
+      const Range run = NextRun(ram, at, std::min(data.end, at + kMaxRamExtentBytes));
+      if (run.begin < run.end) CPR_RETURN_IF_ERROR(visit(run));
+      at = std::max(run.begin, run.end);
+      CPR_RETURN_IF_ERROR(Report(progress, at - begin_bytes));
+    }
+    at = std::max(at, data.end);
+  }
+  return absl::OkStatus();
+}
+
 // Zeroes what is not zero yet in [begin, end), without allocating holes.
 void Clear(const MappedRam& ram, uint64_t begin, uint64_t end) {
   for (Range data = NextData(ram, begin, end); data.begin < end; data = NextData(ram, data.end, end)) {
@@ -113,26 +134,32 @@ RamExtent RamExtentFromProto(const v1::RamExtent& extent) {
 
 absl::StatusOr<std::vector<RamExtent>> CopyRamOut(const MappedRam& ram, uint64_t begin_bytes, uint64_t end_bytes,
                                                   int fd, uint64_t file_offset_bytes, const CopyProgress& progress) {
-  if (begin_bytes > end_bytes || end_bytes > ram.size_bytes || (begin_bytes | end_bytes) % kPageBytes != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("range ", begin_bytes, "..", end_bytes, " of RAM of ", ram.size_bytes, " bytes"));
-  }
   std::vector<RamExtent> extents;
-  for (uint64_t at = begin_bytes; at < end_bytes;) {
-    const Range data = NextData(ram, at, end_bytes);
-    for (at = data.begin; at < data.end;) {
-      const Range run = NextRun(ram, at, std::min(data.end, at + kMaxRamExtentBytes));
-      if (run.begin < run.end) {
+  CPR_RETURN_IF_ERROR(ForEachRun(
+      ram, begin_bytes, end_bytes,
+      [&](Range run) -> absl::Status {
         const absl::string_view bytes = BytesOf(ram, run);
         const uint64_t file_at = file_offset_bytes + run.begin;
         CPR_RETURN_IF_ERROR(PwriteAll(fd, bytes, file_at));
         extents.push_back({run.begin, bytes.size(), file_at, Crc32c(bytes)});
-      }
-      at = std::max(run.begin, run.end);
-      CPR_RETURN_IF_ERROR(Report(progress, at - begin_bytes));
-    }
-    at = std::max(at, data.end);
-  }
+        return absl::OkStatus();
+      },
+      progress));
+  return extents;
+}
+
+absl::StatusOr<std::vector<RamExtent>> FindRamExtents(const MappedRam& ram, uint64_t begin_bytes, uint64_t end_bytes,
+                                                      uint64_t file_offset_bytes) {
+  std::vector<RamExtent> extents;
+  CPR_RETURN_IF_ERROR(ForEachRun(
+      ram, begin_bytes, end_bytes,
+      [&](Range run) {
+        const absl::string_view bytes = BytesOf(ram, run);
+        extents.push_back({run.begin, bytes.size(), file_offset_bytes, Crc32c(bytes)});
+        file_offset_bytes += bytes.size();
+        return absl::OkStatus();
+      },
+      nullptr));
   return extents;
 }
 

@@ -49,6 +49,11 @@ absl::StatusOr<std::vector<RamExtent>> CopyRamOut(const MappedRam& ram, uint64_t
                                                   int fd, uint64_t file_offset_bytes,
                                                   const CopyProgress& progress = nullptr);
 
+// The extents that CopyRamOut would write, without writing them, packed one behind the other from `file_offset_bytes`
+// on: for a stream, which has no holes. Errors: kInvalidArgument, as above. Thread-safe.
+absl::StatusOr<std::vector<RamExtent>> FindRamExtents(const MappedRam& ram, uint64_t begin_bytes, uint64_t end_bytes,
+                                                      uint64_t file_offset_bytes);
+
 // Checks extents that come from elsewhere: within `ram_bytes` and `file_bytes`, ascending, not too large. kDataLoss.
 absl::Status ValidateRamExtents(absl::Span<const RamExtent> extents, uint64_t ram_bytes, uint64_t file_bytes);
 

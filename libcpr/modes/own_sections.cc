@@ -29,8 +29,10 @@ FdKind RamFdKind(RamBacking backing) {
   }
 }
 
-absl::Status AddRamSection(const Inventory& inventory, const std::vector<bool>& copied, SectionRegistry& sections) {
+absl::Status AddRamSection(const Inventory& inventory, const std::vector<bool>& copied, absl::string_view mark_id,
+                           SectionRegistry& sections) {
   v1::RamState state;
+  state.set_mark_id(std::string(mark_id));
   for (size_t i = 0; i < inventory.blocks.size(); ++i) {
     v1::RamState::Block* block = state.add_blocks();
     *block->mutable_layout() = inventory.blocks[i].ToProto();
@@ -124,13 +126,14 @@ absl::Status AddSharedRam(Inventory& inventory) {
     }
     CPR_RETURN_IF_ERROR(inventory.fds.AddDup(RamFdName(block.name()), 0, RamFdKind(block.backing()), block.fd()));
   }
-  return AddRamSection(inventory, {}, inventory.sections);
+  return AddRamSection(inventory, {}, "", inventory.sections);
 }
 
-absl::Status AddRebootRam(Inventory& inventory, bool ignore_shared, std::vector<bool>* copied) {
+absl::Status AddRebootRam(Inventory& inventory, bool ignore_shared, std::vector<bool>* copied,
+                          absl::string_view mark_id) {
   copied->clear();
   for (const RamBlock& block : inventory.blocks) copied->push_back(!block.InPlace(ignore_shared));
-  return AddRamSection(inventory, *copied, inventory.sections);
+  return AddRamSection(inventory, *copied, mark_id, inventory.sections);
 }
 
 absl::StatusOr<std::vector<RamBlock>> BlocksFromState(Mode mode, const v1::RamState& state, FdTable& fds) {

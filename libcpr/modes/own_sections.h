@@ -38,8 +38,10 @@ Section LoadOnly(SectionInfo info, std::function<absl::Status(absl::string_view 
 // that RamFdName gives. kFailedPrecondition, in QEMU's words: a block that does not outlive this process.
 absl::Status AddSharedRam(Inventory& inventory);
 
-// Outgoing, reboot: adds "cpr/ram". `copied[i]` is set for blocks that have to be copied into the state.
-absl::Status AddRebootRam(Inventory& inventory, bool ignore_shared, std::vector<bool>* copied);
+// Outgoing, reboot: adds "cpr/ram". `copied[i]` is set for blocks that have to be copied into the state. `mark_id` is
+// that of the mark beside the RAM (ram_mark.h), empty if there is none.
+absl::Status AddRebootRam(Inventory& inventory, bool ignore_shared, std::vector<bool>* copied,
+                          absl::string_view mark_id = "");
 
 // Incoming: the blocks of a loaded "cpr/ram". Transfer and exec take their fds out of `fds`. Reboot opens the paths
 // again and refuses a file that is not the one the state speaks of; a block without a file to find gets a new memfd.

@@ -16,6 +16,7 @@
 #include "libcpr/memory/ram_copy.h"
 #include "libcpr/modes/own_sections.h"
 #include "libcpr/modes/reboot.h"
+#include "libcpr/modes/reboot_stream.h"
 #include "libcpr/modes/state_file.h"
 #include "libcpr/vmstate/container.h"
 
@@ -183,6 +184,7 @@ absl::StatusOr<Outgoing::Next> RebootOutgoing::Publish() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Outgoing>> CreateRebootOutgoing(RebootOutgoingOptions options, OutgoingVm* vm) {
+  if (!options.command.empty() || options.stream.ok()) return CreateRebootStreamOutgoing(std::move(options), vm);
   CPR_ASSIGN_OR_RETURN(Poller poller, Poller::Create());
   auto outgoing = std::make_unique<RebootOutgoing>(std::move(options), vm, std::move(poller));
   CPR_RETURN_IF_ERROR(outgoing->Arm());
