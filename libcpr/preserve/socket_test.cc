@@ -221,6 +221,17 @@ TEST(StreamSocketTest, Tcp) {
   EXPECT_THAT(FinishConnect(nobody.get()), StatusIs(absl::StatusCode::kUnavailable, _));
 }
 
+TEST(StreamSocketTest, HostZeroIsAnyAddressToListenAtAndLoopbackToConnectTo) {
+  uint16_t port;
+  const UniqueFd listener = ListenAnywhere("0", &port);
+  ASSERT_TRUE(listener.ok());
+  for (const char* host : {"0", "127.0.0.1"}) {
+    CPR_ASSERT_OK_AND_ASSIGN(const UniqueFd client, ConnectTcp(host, port));
+    ASSERT_THAT(WaitWritable(client.get(), Soon()), IsOk());
+    EXPECT_THAT(FinishConnect(client.get()), IsOk()) << host;
+  }
+}
+
 TEST(StreamSocketTest, PortZeroAndNamesAreRefused) {
   EXPECT_THAT(ListenTcp("localhost", 0), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("port 0")));
   EXPECT_THAT(ConnectTcp("localhost", 0), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("port 0")));

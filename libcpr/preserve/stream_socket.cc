@@ -27,7 +27,8 @@ struct InetAddress {
 
 bool ParseV4(const std::string& host, uint16_t port, InetAddress* address) {
   auto* v4 = reinterpret_cast<sockaddr_in*>(&address->storage);
-  if (::inet_pton(AF_INET, host.c_str(), &v4->sin_addr) != 1) return false;
+  // Not inet_pton: people write "0" for any address, as they do for QEMU.
+  if (::inet_aton(host.c_str(), &v4->sin_addr) == 0) return false;
   v4->sin_family = AF_INET;
   v4->sin_port = htons(port);
   address->size = sizeof(*v4);

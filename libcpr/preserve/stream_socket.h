@@ -8,9 +8,9 @@
 #include "absl/status/statusor.h"
 #include "libcpr/base/unique_fd.h"
 
-// Stream sockets for the main channel, all non-blocking and CLOEXEC. Hosts are numeric addresses, "localhost" or ""
-// (any address when listening, loopback when connecting): names are not resolved, because programs that embed this are
-// linked statically. Port 0 is refused, as a peer could not know it. Thread-safe.
+// Stream sockets for the main channel, all non-blocking and CLOEXEC. Hosts are numeric addresses, "localhost", or
+// "" and "0" (any address when listening, loopback when connecting): names are not resolved, because programs that
+// embed this are linked statically. Port 0 is refused, as a peer could not know it. Thread-safe.
 
 namespace cpr {
 
