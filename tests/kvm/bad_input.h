@@ -65,10 +65,10 @@ class BadInput : public ::testing::Test {
   }
 
   // Has `attempt` fail several times, each time with an error that has `words`; the guest runs on in the same process,
-  // which has as many fds afterwards as after the first attempt.
+  // which has as many fds afterwards as before.
   void ExpectFails(const std::string& words, const std::function<absl::Status()>& attempt, int attempts = 3) {
     const pid_t pid = vmm().process().pid();
-    size_t fds = 0;
+    const size_t fds = CountFds(pid);
     for (int i = 0; i < attempts; ++i) {
       const absl::Status status = attempt();
       EXPECT_FALSE(status.ok());
@@ -77,7 +77,6 @@ class BadInput : public ::testing::Test {
       EXPECT_EQ(message.find('\n'), std::string::npos) << "a refusal is one line: " << message;
       ExpectGuestRunsOn();
       ASSERT_EQ(PeerPid(vmm().qmp().fd()), pid);
-      if (i == 0) fds = CountFds(pid);
       EXPECT_EQ(CountFds(pid), fds) << "attempt " << i;
     }
   }

@@ -7,7 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -71,6 +73,36 @@ INSTANTIATE_TEST_SUITE_P(Shapes, EveryMode,
                                            Shape{4, false, "Vcpus4Split"}, Shape{1, true, "Vcpus1Kernel"},
                                            Shape{2, true, "Vcpus2Kernel"}, Shape{4, true, "Vcpus4Kernel"}),
                          [](const auto& info) { return info.param.name; });
+
+// What a process has open, by what it is: "anon_inode:kvm-vm".
+std::multiset<std::string> OpenFiles(pid_t pid) {
+  std::multiset<std::string> files;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(absl::StrCat("/proc/", pid, "/fd"), ignored)) {
+    std::string file = std::filesystem::read_symlink(entry.path(), ignored).string();
+    // Sockets have their inode's number in their name; each VMM has a log of its own.
+    files.insert(absl::StartsWith(file, "socket:") ? "socket" : absl::EndsWith(file, ".log") ? "log" : file);
+  }
+  return files;
+}
+
+// A VMM that a guest has come to has nothing open that one that booted it has not.
+TEST(OpenFds, AreThoseOfABootedVmmAfterManyHandovers) {
+  CPR_SKIP_WITHOUT_KVM();
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestRig> rig, GuestRig::Start({.ram_mib = 64}));
+  const std::multiset<std::string> booted = OpenFiles(rig->vmm().process().pid());
+  for (const Mode mode : kModes) {
+    for (int i = 0; i < 20; ++i) {
+      SCOPED_TRACE(absl::StrCat(ModeName(mode), " ", i));
+      CPR_ASSERT_OK_AND_ASSIGN(const Handover handover, rig->HandOver(mode));
+      EXPECT_THAT(handover.verdict, IsOk());
+      // The keeper of a cpr-exec is waited for by a pidfd until it has freed the old memory.
+      const absl::Time deadline = absl::Now() + kTimeout;
+      while (OpenFiles(handover.pid_after) != booted && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
+      ASSERT_THAT(OpenFiles(handover.pid_after), ::testing::ContainerEq(booted));
+    }
+  }
+}
 
 // Writes into `pipe` (non-blocking) until it takes no more.
 void FillPipe(int pipe) {

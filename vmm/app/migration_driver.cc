@@ -196,7 +196,14 @@ void MigrationDriver::AdvanceOutgoing() {
   if (done.ok() && !*done) return;
   loop_->Unwatch(outgoing_->fd());
   Finish(done.status());
-  if (done.ok()) hooks_.gone();
+  if (!done.ok()) return DropOutgoing();
+  hooks_.gone();
+}
+
+// What has been measured is kept; the fds are not. After a success Reclaim needs all of it.
+void MigrationDriver::DropOutgoing() {
+  info_ = info();
+  outgoing_.reset();
 }
 
 void MigrationDriver::AdvanceIncoming() {
@@ -204,18 +211,22 @@ void MigrationDriver::AdvanceIncoming() {
   if (done.ok() && !*done) return;
   loop_->Unwatch(incoming_->fd());
   Finish(done.status());
-  if (!done.ok()) return DropIncoming(done.status());
+  if (!done.ok()) {
+    DropIncoming();  // room for another try
+    return hooks_.failed(done.status());
+  }
   if (exec_incoming_ != nullptr) WatchKeeper(exec_incoming_->keeper_pid());
   hooks_.arrived();
+  // The guest runs: closing what brought it here has time.
+  loop_->Post([this] { DropIncoming(); });
 }
 
-// Room for another try: what has been measured of this one is kept.
-void MigrationDriver::DropIncoming(const absl::Status& why) {
+// What has been measured is kept.
+void MigrationDriver::DropIncoming() {
   info_ = info();
   incoming_.reset();
   transfer_incoming_ = nullptr;
   exec_incoming_ = nullptr;
-  hooks_.failed(why);
 }
 
 void MigrationDriver::WatchKeeper(pid_t pid) {
@@ -237,6 +248,7 @@ absl::Status MigrationDriver::Cancel() {
   loop_->Unwatch(outgoing_->fd());
   if (absl::IsCancelled(status)) {
     Finish(status);
+    DropOutgoing();
     return absl::OkStatus();
   }
   Finish(absl::OkStatus());

@@ -70,7 +70,8 @@ class MigrationDriver {
   absl::Status Watch(int fd, void (MigrationDriver::*advance)());
   void AdvanceOutgoing();
   void AdvanceIncoming();
-  void DropIncoming(const absl::Status& why);
+  void DropIncoming();
+  void DropOutgoing();
   void WatchKeeper(pid_t pid);
   void Begin(Mode mode);
   void OnPhase(Phase phase);
