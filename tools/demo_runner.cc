@@ -14,6 +14,7 @@
 namespace cpr {
 namespace {
 
+constexpr int kNoKvm = 3;  // exit status by which tools/demo knows to try elsewhere
 constexpr Mode kModes[] = {Mode::kTransfer, Mode::kExec, Mode::kReboot};
 
 struct DemoOptions {
@@ -97,7 +98,7 @@ absl::Status RunRounds(GuestRig& rig, const DemoOptions& options, Tally* tally) 
 int RunDemo(const DemoOptions& options) {
   if (const absl::Status usable = testing::KvmUsable(); !usable.ok()) {
     SayHowToGetKvm(usable);
-    return 1;
+    return kNoKvm;
   }
   std::printf("Booting the self-checking guest: %d vCPUs, %d MiB\n", options.vcpus, options.ram_mib);
   std::fflush(stdout);

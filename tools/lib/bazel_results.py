@@ -79,6 +79,19 @@ def _program_results(label, test_result):
     return results
 
 
+def count_lines(text):
+    """The checks of a program that prints `ok NAME`, `ok NAME # SKIP WHY` or `not ok NAME: WHY` for each."""
+    results = Results(programs=1)
+    for line in text.splitlines():
+        if line.startswith("not ok "):
+            results.failed.append(line[len("not ok "):])
+        elif line.startswith("ok ") and " # SKIP " in line:
+            results.skipped.append(line[len("ok "):].replace(" # SKIP ", ": ", 1))
+        elif line.startswith("ok "):
+            results.passed += 1
+    return results
+
+
 class _Events:
     """The events of a build-event file by kind, keyed by target."""
 

@@ -43,6 +43,14 @@ class CountCasesTest(unittest.TestCase):
         self.assertEqual(results.skipped[0], "//a:b FdTable.OnKvm: KVM unusable: no node")
 
 
+class CountLinesTest(unittest.TestCase):
+    def test_each_outcome_is_told_apart(self):
+        results = bazel_results.count_lines("ok a\nnoise\nnot ok b: broke\nok c # SKIP no such host\nokay\n")
+        self.assertEqual(results.line(), "1 passed, 1 failed, 1 skipped")
+        self.assertEqual(results.failed, ["b: broke"])
+        self.assertEqual(results.skipped, ["c: no such host"])
+
+
 class ReadEventsTest(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()

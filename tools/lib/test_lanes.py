@@ -14,7 +14,7 @@ import bazel_results
 
 @dataclasses.dataclass(frozen=True)
 class Lane:
-    """One way to build and test: a Bazel command with its options, or a program with a verdict of its own.
+    """One way to build and test: a Bazel command with its options, or a program's command line.
 
     `without`: folders whose tests it leaves out, because another lane says enough about them.
     """
@@ -23,7 +23,7 @@ class Lane:
     does: str
     options: tuple = ()
     without: tuple = ()
-    program: str = ""
+    program: tuple = ()
 
 
 LANES = (
@@ -33,7 +33,8 @@ LANES = (
     Lane("tsan", "tests of what has threads under ThreadSanitizer",
          ("--config=tsan", "--build_tests_only", "--test_tag_filters=-no_tsan", "--build_tag_filters=-no_tsan"),
          without=("bench", "examples")),
-    Lane("deps", "a missing system library says what to install", program="tools/deps/missing_library_check.py"),
+    Lane("deps", "a missing system library says what to install", program=("/usr/bin/python3", "tools/deps/missing_library_check.py")),
+    Lane("testbed", "scenarios in an emulated host", program=("tests/testbed/run", "--no-prereqs", "--all")),
 )
 
 
@@ -80,16 +81,11 @@ def run_bazel_lane(lane, targets, kvm):
 
 
 def run_program_lane(lane):
-    """Runs a program that prints `ok NAME` or `not ok NAME` for each of its checks."""
-    results = bazel_results.Results(programs=1)
-    done = subprocess.run(["/usr/bin/python3", lane.program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    for line in done.stdout.splitlines():
-        if line.startswith("ok "):
-            results.passed += 1
-        elif line.startswith("not ok "):
-            results.failed.append(line[len("not ok "):])
+    """Runs a program that prints a line for each of its checks (bazel_results.count_lines)."""
+    done = subprocess.run(lane.program, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    results = bazel_results.count_lines(done.stdout)
     if done.returncode != 0 and not results.failed:
-        results.failed.append(f"{lane.program}: exit status {done.returncode}")
+        results.failed.append(f"{' '.join(lane.program)}: exit status {done.returncode}")
     return results
 
 

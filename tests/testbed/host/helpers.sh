@@ -1,0 +1,114 @@
+# shellcheck shell=sh
+# What scenarios share. Busybox's sh; sourced in front of each.
+
+# 1, and after each next_kernel one more.
+stage=$(sed -n 's/.*testbed\.stage=\([0-9]*\).*/\1/p' /proc/cmdline)
+stage=${stage:-1}
+export CPR_REQUIRE_KVM=1
+
+say() { printf 'scenario: %s\n' "$*"; }
+
+fail() {
+  say "FAIL: $*"
+  printf '%s\n' "$*" >/tmp/why
+  exit 1
+}
+
+skip() {
+  printf '%s\n' "$*" >/tmp/why
+  exit 77
+}
+
+# debian COMMAND...: runs a program of the Debian root (ndctl, kexec, QEMU). What it writes there is lost with the host;
+# /share, /dev, /tmp and the like are the host's own.
+debian() {
+  if [ ! -d /debian/usr ]; then
+    mkdir -p /debian /run/debian.lower /run/debian.upper
+    mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose debian /run/debian.lower
+    mount -t tmpfs tmpfs /run/debian.upper
+    mkdir /run/debian.upper/upper /run/debian.upper/work
+    mount -t overlay -o lowerdir=/run/debian.lower,upperdir=/run/debian.upper/upper,workdir=/run/debian.upper/work \
+      overlay /debian
+    mkdir -p /debian/share /debian/checkout
+    for folder in /proc /sys /dev /tmp /share /checkout; do mount --rbind $folder /debian$folder; done
+  fi
+  chroot /debian "$@"
+}
+
+# Makes a DAX device of the nvdimm, or finds the one that an earlier kernel made. Its path is /dev/dax0.0.
+dax_device() {
+  if [ ! -e /dev/dax0.0 ]; then
+    debian ndctl create-namespace -f -e namespace0.0 -m devdax -a 2M >/dev/null
+  fi
+  [ -c /dev/dax0.0 ] || fail "no /dev/dax0.0"
+}
+
+# Starts the same kernel again without a reset, as an update of the host does, and the scenario with it: what is only in
+# memory is gone then. Does not return.
+next_kernel() {
+  command=$(sed 's/ testbed\.stage=[0-9]*//' /proc/cmdline)
+  debian kexec --kexec-file-syscall --load /share/kernel --initrd=/share/initrd \
+    --command-line="$command testbed.stage=$((stage + 1))"
+  say "kexec"
+  sync
+  debian kexec --exec
+  fail "kexec came back"
+}
+
+# start_vmm WORD...: cpr-vmm with its human monitor to itself, for the hmp functions.
+start_vmm() {
+  rm -f /tmp/monitor.in /tmp/monitor.out
+  mkfifo /tmp/monitor.in /tmp/monitor.out
+  ./vmm/cpr-vmm -monitor stdio "$@" </tmp/monitor.in >/tmp/monitor.out &
+  exec 3>/tmp/monitor.in 4</tmp/monitor.out
+}
+
+# Types a command; what it answers, its lines joined by blanks, is in $answer. The version, asked for behind it, is the end.
+hmp() {
+  printf '%s\ninfo version\n' "$1" >&3
+  answer=
+  while IFS= read -r line <&4; do
+    while [ "$line" != "${line#'(cpr-vmm) '}" ]; do line=${line#'(cpr-vmm) '}; done
+    case $line in
+      *'(cpr-vmm, speaks QEMU '*) return ;;
+      '' | *" monitor - type 'help'"*) ;;
+      *) answer=$answer${answer:+ }$line ;;
+    esac
+  done
+  fail "$1: the VMM has ended"
+}
+
+# hmp_says COMMAND [ANSWER]: it answers this, or nothing.
+hmp_says() {
+  hmp "$1"
+  [ "$answer" = "${2:-}" ] || fail "$1: '$answer', not '${2:-}'"
+}
+
+# hmp_until COMMAND ANSWER: asks again and again.
+hmp_until() {
+  answer=
+  while [ "$answer" != "$2" ]; do hmp "$1"; done
+}
+
+quit_vmm() {
+  echo quit >&3
+  cat <&4 >/dev/null
+  exec 3>&- 4<&-
+}
+
+# await_guest_ok FILE N: until the guest that checks itself has said N times on its serial line that all is well.
+await_guest_ok() {
+  tail -n +1 -f "$1" | (
+    left=$2
+    while [ "$left" != 0 ] && read -r line; do
+      case $line in
+        *' FAIL '*) exit 1 ;;
+        *' s OK '*) left=$((left - 1)) ;;
+      esac
+    done
+  ) || fail "the guest: $(grep -m1 ' FAIL ' "$1")"
+  tail -n 1 "$1"
+}
+
+# The guest's age in seconds, by its last line.
+guest_seconds() { sed -n 's/.*cpr-guest: \([0-9]*\) s .*/\1/p' "$1" | tail -n 1; }

@@ -1,0 +1,62 @@
+"""How a host's end is judged, with other programs in QEMU's place."""
+
+import io
+import pathlib
+import tempfile
+import unittest
+
+import emulator
+import scenario
+
+
+class ReadVerdictTest(unittest.TestCase):
+    def test_each_kind(self):
+        self.assertEqual(emulator.read_verdict("pass\r\n"), emulator.Verdict("pass"))
+        self.assertEqual(emulator.read_verdict("fail no disk\r\n"), emulator.Verdict("fail", "no disk"))
+        self.assertEqual(emulator.read_verdict("skip no way\n"), emulator.Verdict("skip", "no way"))
+
+    def test_what_is_cut_off_or_something_else_is_none(self):
+        for text in ("", "pas", "password\r\n", " pass\r\n", "fail\x00"):
+            self.assertIsNone(emulator.read_verdict(text), text)
+
+
+class RunTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def run_host(self, script, seconds=60, echo=None):
+        return emulator.run(["/bin/sh", "-c", f"cd {self.folder}; {script}"], self.folder, seconds, echo)
+
+    def test_the_verdict_counts_and_the_console_does_not(self):
+        self.assertEqual(self.run_host("echo pass >verdict; echo fail").kind, "pass")
+        self.assertEqual((self.folder / "log").read_bytes(), b"fail\n")
+
+    def test_the_console_alone_is_no_verdict(self):
+        verdict = self.run_host("echo pass; exit 3")
+        self.assertEqual((verdict.kind, verdict.why), ("fail", "the host ended without a verdict (QEMU's exit status 3)"))
+
+    def test_a_hung_host_is_killed(self):
+        verdict = self.run_host("exec sleep 1000", seconds=1)
+        self.assertEqual((verdict.kind, verdict.why), ("fail", "no verdict after 1 s: the host was killed"))
+
+    def test_the_console_can_be_watched(self):
+        console = io.BytesIO()
+        self.run_host("echo hello", echo=console)
+        self.assertEqual(console.getvalue(), b"hello\n")
+
+
+class CommandTest(unittest.TestCase):
+    def test_a_scenario_gets_the_devices_that_it_asks_for(self):
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = scenario.Scenario("x", "x.sh", "shows", memory="3G", nvdimm="512M", nvme="64M", edu=True)
+            words = emulator.command(wanted, "/root", "/kernel", pathlib.Path(folder))
+            self.assertIn("3G,slots=2,maxmem=7516192768", words)
+            self.assertIn("edu", words)
+            self.assertEqual((pathlib.Path(folder) / "nvdimm").stat().st_size, 528 << 20)
+            self.assertEqual((pathlib.Path(folder) / "nvme").stat().st_size, 64 << 20)
+
+
+if __name__ == "__main__":
+    unittest.main()
