@@ -56,6 +56,8 @@ class TransferIncoming : public Incoming {
  public:
   // Gives the listening stream socket of the main channel, at once or later (-incoming defer).
   virtual absl::Status ListenMain(UniqueFd listener) = 0;
+  // Instead: the main channel itself, a pipe or stream socket that the other side writes to already. Non-blocking.
+  virtual absl::Status AdoptMain(UniqueFd stream) = 0;
 
  protected:
   using Incoming::Incoming;

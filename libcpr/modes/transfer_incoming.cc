@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "libcpr/base/io.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
 #include "libcpr/modes/handover_channel.h"
@@ -36,6 +37,7 @@ class TransferIncomingImpl : public TransferIncoming {
 
   absl::Status Listen() { return poller_.Watch(listener_.fd(), EPOLLIN); }
   absl::Status ListenMain(UniqueFd listener) override;
+  absl::Status AdoptMain(UniqueFd stream) override;
 
  private:
   enum class At { kAccept, kHello, kPrepare, kFds, kBuild, kState };
@@ -56,7 +58,9 @@ class TransferIncomingImpl : public TransferIncoming {
   absl::StatusOr<Next> AwaitState();
   absl::StatusOr<Next> Finish(const std::string& state);
 
+  bool main_given() const { return main_listener_.ok() || adopted_main_.ok(); }
   absl::Status TellMainReady();
+  absl::Status AddCandidate(UniqueFd stream);
   // Anybody may connect to the main channel; whoever shows the token first is the peer.
   absl::Status AcceptMain();
   void SiftCandidates();
@@ -75,6 +79,7 @@ class TransferIncomingImpl : public TransferIncoming {
   std::vector<UniqueFd> fds_;
   FdTable table_;  // of fds_, when all are there
   UniqueFd main_listener_;
+  UniqueFd adopted_main_;  // until it is a candidate, and a copy of it then
   std::vector<std::unique_ptr<StreamReceiver>> candidates_;
   std::unique_ptr<StreamReceiver> main_;
 };
@@ -192,35 +197,51 @@ absl::StatusOr<Incoming::Next> TransferIncomingImpl::BuildMachine() {
   message.mutable_built()->set_prepare_ns(clock_.times_ns()[static_cast<size_t>(Phase::kPrepare)]);
   CPR_RETURN_IF_ERROR(channel_->Send(message));
   at_ = At::kState;
-  if (main_listener_.ok()) CPR_RETURN_IF_ERROR(TellMainReady());
+  if (main_given()) CPR_RETURN_IF_ERROR(TellMainReady());
   return Next::kAgain;
 }
 
 absl::Status TransferIncomingImpl::ListenMain(UniqueFd listener) {
-  if (main_listener_.ok()) return absl::FailedPreconditionError("the main channel listens already");
+  if (main_given()) return absl::FailedPreconditionError("the main channel listens already");
   main_listener_ = std::move(listener);
+  return at_ == At::kState ? TellMainReady() : absl::OkStatus();
+}
+
+absl::Status TransferIncomingImpl::AdoptMain(UniqueFd stream) {
+  if (main_given()) return absl::FailedPreconditionError("the main channel is given already");
+  adopted_main_ = std::move(stream);
   return at_ == At::kState ? TellMainReady() : absl::OkStatus();
 }
 
 absl::Status TransferIncomingImpl::TellMainReady() {
   if (prepare_.main_token().empty()) return absl::OkStatus();
-  CPR_RETURN_IF_ERROR(poller_.Watch(main_listener_.get(), EPOLLIN));
+  if (main_listener_.ok()) {
+    CPR_RETURN_IF_ERROR(poller_.Watch(main_listener_.get(), EPOLLIN));
+  } else {
+    CPR_ASSIGN_OR_RETURN(UniqueFd stream, DupFd(adopted_main_.get()));
+    CPR_RETURN_IF_ERROR(AddCandidate(std::move(stream)));
+  }
   v1::HandoverMessage message;
   message.mutable_main_ready();
   return channel_->Send(message);
 }
 
 absl::Status TransferIncomingImpl::AcceptMain() {
-  for (;;) {
+  while (main_listener_.ok()) {
     UniqueFd stream(::accept4(main_listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!stream.ok()) return errno == EAGAIN ? absl::OkStatus() : ErrnoStatus(errno, "accept of the main channel");
     // The peer shows its token at once: who has been silent for longest is the least likely to be it.
     if (candidates_.size() == kMaxCandidates) SiftCandidates();
     if (main_ != nullptr) return absl::OkStatus();
     if (candidates_.size() == kMaxCandidates) candidates_.erase(candidates_.begin());
-    CPR_RETURN_IF_ERROR(poller_.Watch(stream.get(), EPOLLIN));
-    candidates_.push_back(std::make_unique<StreamReceiver>(std::move(stream), prepare_.main_token()));
+    CPR_RETURN_IF_ERROR(AddCandidate(std::move(stream)));
   }
+  return absl::OkStatus();
+}
+
+absl::Status TransferIncomingImpl::AddCandidate(UniqueFd stream) {
+  CPR_RETURN_IF_ERROR(poller_.Watch(stream.get(), EPOLLIN));
+  candidates_.push_back(std::make_unique<StreamReceiver>(std::move(stream), prepare_.main_token()));
   return absl::OkStatus();
 }
 
@@ -243,13 +264,13 @@ absl::StatusOr<bool> TransferIncomingImpl::PumpMain() {
     SiftCandidates();
     if (main_ == nullptr) return false;
     candidates_.clear();
-    poller_.Forget(main_listener_.get());
+    if (main_listener_.ok()) poller_.Forget(main_listener_.get());
   }
   return main_->Pump();
 }
 
 absl::StatusOr<Incoming::Next> TransferIncomingImpl::AwaitState() {
-  if (!prepare_.main_token().empty() && main_listener_.ok()) {
+  if (!prepare_.main_token().empty() && main_given()) {
     CPR_ASSIGN_OR_RETURN(const bool whole, PumpMain());
     if (whole) return Finish(main_->TakeContainer());
   }

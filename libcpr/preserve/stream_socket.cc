@@ -114,7 +114,10 @@ absl::StatusOr<UniqueFd> ConnectTcp(const std::string& host, uint16_t port) {
 absl::Status FinishConnect(int fd) {
   int err = 0;
   socklen_t size = sizeof(err);
-  if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size) != 0) return ErrnoStatus(errno, "SO_ERROR");
+  if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size) != 0) {
+    // A pipe is connected from the start.
+    return errno == ENOTSOCK ? absl::OkStatus() : ErrnoStatus(errno, "SO_ERROR");
+  }
   if (err == ECONNREFUSED) return absl::UnavailableError("connect: nobody listens there");
   return err == 0 ? absl::OkStatus() : ErrnoStatus(err, "connect");
 }

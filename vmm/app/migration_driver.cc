@@ -36,8 +36,10 @@ absl::StatusOr<UniqueFd> ConnectAddress(const Address& address) {
   return ConnectTcp(address.host, port);
 }
 
-absl::Status NotYet(const Address& address) {
-  return absl::UnimplementedError(absl::StrCat(FormatUri(address), ": this program cannot use it yet"));
+absl::Status NotStreamable() { return absl::InvalidArgumentError("Migration requires streamable transport (eg unix)"); }
+
+absl::Status NotHere(const Address& address, absl::string_view instead) {
+  return absl::InvalidArgumentError(absl::StrCat(FormatUri(address), " cannot be used here; use ", instead));
 }
 
 }  // namespace
@@ -73,10 +75,7 @@ absl::StatusOr<std::unique_ptr<Outgoing>> MigrationDriver::MakeOutgoing(const Ch
     case Mode::kExec:
       return MakeExec(channels.main, vm);
     case Mode::kReboot:
-      if (channels.main.transport != Transport::kFile) return NotYet(channels.main);
-      return CreateRebootOutgoing({channels.main.path, channels.main.offset_bytes, settings_->ignore_shared(),
-                                   [this](Phase phase) { OnPhase(phase); }},
-                                  vm);
+      return MakeReboot(channels.main, vm);
     case Mode::kUnspecified:
       break;
   }
@@ -96,13 +95,30 @@ absl::StatusOr<std::unique_ptr<Outgoing>> MigrationDriver::MakeTransfer(const Ch
       CPR_RETURN_IF_ERROR(PortOf(main).status());
       options.connect_main = [main] { return ConnectAddress(main); };
       break;
-    case Transport::kFd:
-      options.connect_main = [this, main] { return TakeNamedFd(main.name); };
+    case Transport::kFd: {
+      CPR_ASSIGN_OR_RETURN(UniqueFd stream, fds_.TakePipeOrSocket(main.name, NamedFds::Use::kWrite));
+      options.connect_main = [stream = std::make_shared<UniqueFd>(std::move(stream))]() -> absl::StatusOr<UniqueFd> {
+        return std::move(*stream);
+      };
       break;
+    }
     default:
-      return NotYet(main);
+      return NotStreamable();
   }
   return CreateTransferOutgoing(std::move(options), vm);
+}
+
+absl::StatusOr<std::unique_ptr<Outgoing>> MigrationDriver::MakeReboot(const Address& main, OutgoingVm* vm) {
+  RebootOutgoingOptions options;
+  options.path = main.transport == Transport::kFile ? main.path : FormatUri(main);
+  options.offset_bytes = main.offset_bytes;
+  options.ignore_shared = settings_->ignore_shared();
+  options.observer = [this](Phase phase) { OnPhase(phase); };
+  options.command = main.command;
+  if (main.transport == Transport::kFd) {
+    CPR_ASSIGN_OR_RETURN(options.stream, fds_.TakeStream(main.name, NamedFds::Use::kWrite));
+  }
+  return CreateRebootOutgoing(std::move(options), vm);
 }
 
 absl::StatusOr<std::unique_ptr<Outgoing>> MigrationDriver::MakeExec(const Address& main, OutgoingVm* vm) {
@@ -112,32 +128,34 @@ absl::StatusOr<std::unique_ptr<Outgoing>> MigrationDriver::MakeExec(const Addres
   options.close_in_keeper = hooks_.monitor_fds;
   options.observer = [this](Phase phase) { OnPhase(phase); };
   if (main.transport == Transport::kFile) {
-    if (main.offset_bytes != 0) return NotYet(main);
+    if (main.offset_bytes != 0) return NotHere(main, "a file of its own, without an offset, or memfd:");
     CPR_ASSIGN_OR_RETURN(options.state_file, OpenFile(main.path, O_RDWR | O_CREAT | O_TRUNC));
   } else if (main.transport != Transport::kMemfd) {
-    return NotYet(main);
+    return NotHere(main, "memfd: or file:");
   }
   return CreateExecOutgoing(std::move(options), vm);
 }
 
-absl::StatusOr<UniqueFd> MigrationDriver::TakeNamedFd(const std::string& name) {
-  const auto found = fds_.find(name);
-  int number = -1;
-  if (found == fds_.end() && !absl::SimpleAtoi(name, &number)) {
-    return absl::NotFoundError(absl::StrCat("File descriptor named '", name, "' has not been found"));
+absl::Status MigrationDriver::StartMain(const Address& main) {
+  switch (main.transport) {
+    case Transport::kUnix: {
+      // One unix channel for both: the cpr channel listens already.
+      if (main.path == cpr_path_) return absl::OkStatus();
+      CPR_ASSIGN_OR_RETURN(UniqueFd listener, ListenUnixStream(main.path));
+      return transfer_incoming_->ListenMain(std::move(listener));
+    }
+    case Transport::kTcp: {
+      CPR_ASSIGN_OR_RETURN(const uint16_t port, PortOf(main));
+      CPR_ASSIGN_OR_RETURN(UniqueFd listener, ListenTcp(main.host, port));
+      return transfer_incoming_->ListenMain(std::move(listener));
+    }
+    case Transport::kFd: {
+      CPR_ASSIGN_OR_RETURN(UniqueFd stream, fds_.TakePipeOrSocket(main.name, NamedFds::Use::kRead));
+      return transfer_incoming_->AdoptMain(std::move(stream));
+    }
+    default:
+      return NotStreamable();
   }
-  if (found == fds_.end()) return DupFd(number);
-  UniqueFd fd = std::move(found->second);
-  fds_.erase(found);
-  CPR_RETURN_IF_ERROR(SetNonblocking(fd.get(), true));
-  return fd;
-}
-
-absl::StatusOr<UniqueFd> MigrationDriver::ListenMainAddress(const Address& main) {
-  if (main.transport == Transport::kUnix) return ListenUnixStream(main.path);
-  if (main.transport != Transport::kTcp) return NotYet(main);
-  CPR_ASSIGN_OR_RETURN(const uint16_t port, PortOf(main));
-  return ListenTcp(main.host, port);
 }
 
 absl::Status MigrationDriver::AwaitTransfer(const Address& cpr, const std::optional<Address>& main, IncomingVm* vm) {
@@ -155,21 +173,25 @@ absl::Status MigrationDriver::AwaitTransfer(const Address& cpr, const std::optio
 }
 
 absl::Status MigrationDriver::StartIncoming(const Address& main, bool ignore_shared, IncomingVm* vm) {
-  if (transfer_incoming_ != nullptr) {
-    // One unix channel for both: the cpr channel listens already.
-    if (main.transport == Transport::kUnix && main.path == cpr_path_) return absl::OkStatus();
-    CPR_ASSIGN_OR_RETURN(UniqueFd listener, ListenMainAddress(main));
-    return transfer_incoming_->ListenMain(std::move(listener));
-  }
+  if (transfer_incoming_ != nullptr) return StartMain(main);
   if (incoming_ != nullptr) return absl::FailedPreconditionError("The incoming migration has already been started");
   if (main.transport == Transport::kUnix || main.transport == Transport::kTcp) {
     return absl::InvalidArgumentError(absl::StrCat(
         FormatUri(main), ": a cpr-transfer needs a cpr channel, too: a second -incoming on the command line"));
   }
-  if (main.transport != Transport::kFile) return NotYet(main);
-  CPR_ASSIGN_OR_RETURN(
-      incoming_,
-      CreateRebootIncoming({main.path, main.offset_bytes, ignore_shared, [this](Phase phase) { OnPhase(phase); }}, vm));
+  if (main.transport == Transport::kMemfd || main.transport == Transport::kLuo) {
+    return NotHere(main, "file:, exec: or fd:");
+  }
+  RebootIncomingOptions options;
+  options.path = main.transport == Transport::kFile ? main.path : FormatUri(main);
+  options.offset_bytes = main.offset_bytes;
+  options.ignore_shared = ignore_shared;
+  options.observer = [this](Phase phase) { OnPhase(phase); };
+  options.command = main.command;
+  if (main.transport == Transport::kFd) {
+    CPR_ASSIGN_OR_RETURN(options.stream, fds_.TakeStream(main.name, NamedFds::Use::kRead));
+  }
+  CPR_ASSIGN_OR_RETURN(incoming_, CreateRebootIncoming(std::move(options), vm));
   Begin(Mode::kReboot);
   return Watch(incoming_->fd(), &MigrationDriver::AdvanceIncoming);
 }
@@ -242,7 +264,10 @@ void MigrationDriver::WatchKeeper(pid_t pid) {
 }
 
 absl::Status MigrationDriver::Cancel() {
-  if (!outgoing_active()) return absl::OkStatus();
+  if (!outgoing_active()) {
+    CancelIncoming();
+    return absl::OkStatus();
+  }
   SetStatus(MigrationStatus::kCancelling);
   const absl::Status status = outgoing_->Cancel();
   loop_->Unwatch(outgoing_->fd());
@@ -254,6 +279,17 @@ absl::Status MigrationDriver::Cancel() {
   Finish(absl::OkStatus());
   hooks_.gone();
   return status;
+}
+
+// A state that still streams in has changed nothing yet: it is let go of. What has come further is one step.
+void MigrationDriver::CancelIncoming() {
+  if (incoming_ == nullptr || incoming_->mode() != Mode::kReboot || IsFinal(info_.status)) return;
+  loop_->Unwatch(incoming_->fd());
+  SetStatus(MigrationStatus::kCancelling);
+  const absl::Status why = absl::CancelledError("the handover was cancelled");
+  Finish(why);
+  DropIncoming();
+  hooks_.failed(why);
 }
 
 absl::Status MigrationDriver::Reclaim() {

@@ -2,7 +2,6 @@
 #define VMM_APP_MIGRATION_DRIVER_H_
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +14,7 @@
 #include "libcpr/modes/outgoing.h"
 #include "libcpr/modes/transfer.h"
 #include "libcpr/modes/vm.h"
+#include "vmm/app/named_fds.h"
 #include "vmm/event_loop/event_loop.h"
 #include "vmm/monitor/migration_settings.h"
 #include "vmm/monitor/target.h"
@@ -46,17 +46,18 @@ class MigrationDriver {
 
   // Waits for a cpr-transfer at `cpr`; its main channel is given now or by ListenMain.
   absl::Status AwaitTransfer(const Address& cpr, const std::optional<Address>& main, IncomingVm* vm);
-  // migrate-incoming: `main` is where the state of a cpr-transfer comes from, or the file of a cpr-reboot.
+  // migrate-incoming: `main` is where the state of a cpr-transfer comes from, or the file, command or stream of a
+  // cpr-reboot.
   absl::Status StartIncoming(const Address& main, bool ignore_shared, IncomingVm* vm);
   absl::Status StartExecIncoming(std::unique_ptr<ExecHandoff> handoff, IncomingVm* vm);
 
-  // Calls an outgoing handover off. OK also if there is none.
+  // Calls an outgoing handover off, or the reading of a cpr-reboot's state from a stream. OK also if there is none.
   absl::Status Cancel();
   // The user wants the guest back that lies in a state file.
   absl::Status Reclaim();
 
   // Keeps `fd` for addresses "fd:`name`".
-  void AdoptFd(absl::string_view name, UniqueFd fd) { fds_[std::string(name)] = std::move(fd); }
+  void AdoptFd(absl::string_view name, UniqueFd fd) { fds_.Adopt(name, std::move(fd)); }
 
   bool outgoing_active() const { return outgoing_ != nullptr && !IsFinal(info_.status); }
   MigrationInfo info() const;
@@ -65,11 +66,13 @@ class MigrationDriver {
  private:
   absl::StatusOr<std::unique_ptr<Outgoing>> MakeOutgoing(const Channels& channels, OutgoingVm* vm);
   absl::StatusOr<std::unique_ptr<Outgoing>> MakeTransfer(const Channels& channels, OutgoingVm* vm);
+  absl::StatusOr<std::unique_ptr<Outgoing>> MakeReboot(const Address& main, OutgoingVm* vm);
   absl::StatusOr<std::unique_ptr<Outgoing>> MakeExec(const Address& main, OutgoingVm* vm);
-  absl::StatusOr<UniqueFd> ListenMainAddress(const Address& main);
+  absl::Status StartMain(const Address& main);
   absl::Status Watch(int fd, void (MigrationDriver::*advance)());
   void AdvanceOutgoing();
   void AdvanceIncoming();
+  void CancelIncoming();
   void DropIncoming();
   void DropOutgoing();
   void WatchKeeper(pid_t pid);
@@ -77,7 +80,6 @@ class MigrationDriver {
   void OnPhase(Phase phase);
   void SetStatus(MigrationStatus status);
   void Finish(const absl::Status& status);
-  absl::StatusOr<UniqueFd> TakeNamedFd(const std::string& name);
 
   EventLoop* const loop_;
   const MigrationSettings* const settings_;
@@ -94,7 +96,7 @@ class MigrationDriver {
   std::string cpr_path_;                           // where a transfer is awaited
   std::optional<std::string> returned_because_;
   UniqueFd keeper_pidfd_;
-  std::map<std::string, UniqueFd> fds_;
+  NamedFds fds_;
 };
 
 }  // namespace cpr

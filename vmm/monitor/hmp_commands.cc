@@ -54,10 +54,9 @@ absl::Status StartIncoming(HmpMonitor& monitor, const Args& args) {
   CPR_ASSIGN_OR_RETURN(const Channels channels, MainChannel(args.words[0]));
   CPR_RETURN_IF_ERROR(MigrationSettings::CheckIncoming(channels));
   CPR_RETURN_IF_ERROR(monitor.target().MigrateIncoming(channels));
-  // What can be read at once is waited for, so that a script's next line meets the guest. A socket waits for its peer,
-  // and the user must be able to give up.
-  const Transport transport = channels.main.transport;
-  if (transport != Transport::kUnix && transport != Transport::kTcp) monitor.WaitForMigration();
+  // What can be read at once is waited for, so that a script's next line meets the guest. A stream waits for whoever
+  // writes to it, and the user must be able to give up.
+  if (channels.main.transport == Transport::kFile) monitor.WaitForMigration();
   return absl::OkStatus();
 }
 
@@ -110,7 +109,8 @@ constexpr Command kCommands[] = {
      false, 2, kAnyNumber, &SetParameter},
     {"quit", "q", "", "quit the VMM", false, 0, 0, &Quit},
     {"stop", "s", "", "stop emulation", false, 0, 0, &Simple<&MonitorTarget::Stop>},
-    {"system_powerdown", "", "", "send system power down event (refused: the machine has no ACPI)", false, 0, 0, &Simple<&MonitorTarget::SystemPowerdown>},
+    {"system_powerdown", "", "", "send system power down event (refused: the machine has no ACPI)", false, 0, 0,
+     &Simple<&MonitorTarget::SystemPowerdown>},
     {"system_reset", "", "", "reset the system", false, 0, 0, &Simple<&MonitorTarget::SystemReset>},
     {"system_wakeup", "", "", "wakeup guest from suspend", false, 0, 0, &Simple<&MonitorTarget::SystemWakeup>},
 };

@@ -19,8 +19,12 @@ constexpr Conflict kConflicts[] = {
     {"x-colo", "COLO"},
 };
 
-bool IsStream(const Address& address) {
+bool IsConnection(const Address& address) {
   return address.transport == Transport::kUnix || address.transport == Transport::kTcp;
+}
+
+bool IsStream(const Address& address) {
+  return IsConnection(address) || address.transport == Transport::kExec || address.transport == Transport::kFd;
 }
 
 absl::Status StreamRefused(const Address& address, Mode mode, absl::string_view instead) {
@@ -80,11 +84,18 @@ absl::Status MigrationSettings::CheckTransfer(const Channels& channels) const {
   if (transport == Transport::kFile || transport == Transport::kMemfd || transport == Transport::kLuo) {
     return absl::InvalidArgumentError("Migration requires streamable transport (eg unix)");
   }
+  if (transport == Transport::kExec) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        FormatUri(channels.main),
+        " cannot be used with cpr-transfer: the guest would stand still while a command passes its state on; use "
+        "unix:, tcp: or fd:"));
+  }
   return CheckPort(channels.main);
 }
 
 absl::Status MigrationSettings::CheckReboot(const Address& main) const {
-  if (IsStream(main)) return StreamRefused(main, Mode::kReboot, "file: or exec:");
+  // A command or a pipe of the user's stays when this program has gone.
+  if (IsConnection(main)) return StreamRefused(main, Mode::kReboot, "file: or exec:");
   if (main.transport == Transport::kMemfd) return WrongMode(main, "cpr-exec");
   return absl::OkStatus();
 }

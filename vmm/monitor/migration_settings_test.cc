@@ -95,6 +95,10 @@ TEST(MigrationSettingsTest, ChecksChannelsOfTransfer) {
       {Main("unix:s"), "missing 'cpr' migration channel"},
       {WithCpr("file:x"), "Migration requires streamable transport (eg unix)"},
       {WithCpr("memfd:"), "Migration requires streamable transport (eg unix)"},
+      {WithCpr("fd:main"), ""},
+      {WithCpr("exec:cat"),
+       "exec:cat cannot be used with cpr-transfer: the guest would stand still while a command passes its state on; "
+       "use unix:, tcp: or fd:"},
       {WithCpr("tcp:h:0"), "tcp:h:0: the port may not be 0, the peer could not know it"},
   };
   for (const ChannelCase& c : kCases) EXPECT_EQ(settings.CheckOutgoing(c.channels).message(), c.message);
@@ -115,6 +119,12 @@ TEST(MigrationSettingsTest, ChecksCommandAndChannelsOfExec) {
        "tcp:0:1 cannot be used with cpr-exec: it is a stream, and the old program is gone before the new one reads; "
        "use "
        "memfd: or file:"},
+      {Main("exec:cat"),
+       "exec:cat cannot be used with cpr-exec: it is a stream, and the old program is gone before the new one reads; "
+       "use memfd: or file:"},
+      {Main("fd:7"),
+       "fd:7 cannot be used with cpr-exec: it is a stream, and the old program is gone before the new one reads; "
+       "use memfd: or file:"},
       {Main("luo:s"), "luo:s can be used with cpr-luo only"},
       {WithCpr("memfd:"), "the 'cpr' channel is for cpr-transfer, and mode is cpr-exec"},
   };
