@@ -11,18 +11,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "libcpr/base/mutex.h"
+#include "vmm/devices/msi_message.h"
 
 namespace cpr {
 
 inline constexpr unsigned kIoapicPins = 24;
-
-// An interrupt as it goes to the local APICs.
-struct MsiMessage {
-  uint64_t address = 0;
-  uint32_t data = 0;
-
-  friend bool operator==(const MsiMessage&, const MsiMessage&) = default;
-};
 
 // What KVM has to know of a pin: its GSI route.
 struct IoapicRoute {
