@@ -14,6 +14,7 @@
 #include "libcpr/base/status_util.h"
 #include "vmm/app/app_handover.h"
 #include "vmm/options/description.h"
+#include "vmm/sandbox/sandbox.h"
 
 namespace cpr {
 namespace {
@@ -51,10 +52,30 @@ absl::Status App::Start() {
   CPR_RETURN_IF_ERROR(WatchSignals());
   CPR_ASSIGN_OR_RETURN(system_, kvm::System::Create());
   migration_ = std::make_unique<MigrationDriver>(loop_.get(), &settings_, setup_.argv, DriverHooks());
-  const bool waits = setup_.handoff != nullptr || setup_.options.incoming.has_value();
-  CPR_RETURN_IF_ERROR(waits ? StartWaiting() : StartMachine());
+  const bool by_exec = setup_.handoff != nullptr;
+  if (by_exec) CPR_RETURN_IF_ERROR(EnterSandboxBeforeGuest());
+  CPR_RETURN_IF_ERROR(by_exec || setup_.options.incoming.has_value() ? StartWaiting() : StartMachine());
   CPR_ASSIGN_OR_RETURN(monitors_, MonitorServer::Create(setup_.options.monitors, this, loop_.get()));
+  const absl::Status status = Annotate(EnterSandbox(setup_.options.sandbox), "-sandbox");
+  if (status.ok() || !by_exec) return status;
+  Say(std::string(status.message()));  // the guest runs here already: no reason to end it
   return absl::OkStatus();
+}
+
+// A guest that comes by execve runs at once, and what fails after that could not send it back: first the filter, with
+// the way back left open. Not so under the filter of the program before: to find that it is the same has time until the
+// guest runs.
+absl::Status App::EnterSandboxBeforeGuest() {
+  if (StartedInSandbox()) return absl::OkStatus();
+  SandboxOption with_way_back = setup_.options.sandbox;
+  with_way_back.spawn = true;
+  return Annotate(EnterSandbox(with_way_back), "-sandbox");
+}
+
+absl::Status App::CheckSpawn(const Address& main) const {
+  const SandboxOption& sandbox = setup_.options.sandbox;
+  if (!sandbox.on || sandbox.spawn || main.transport != Transport::kExec) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(FormatUri(main), ": -sandbox spawn=deny lets no command be run"));
 }
 
 absl::Status App::WatchSignals() {
@@ -92,6 +113,7 @@ absl::Status App::StartWaiting() {
   if (incoming.main->transport == Transport::kMemfd) {
     return absl::InvalidArgumentError("-incoming memfd: is for the program that a cpr-exec starts");
   }
+  CPR_RETURN_IF_ERROR(CheckSpawn(*incoming.main));
   // RAM that was left in place was so by x-ignore-shared; there is no monitor yet to set it by.
   return migration_->StartIncoming(*incoming.main, /*ignore_shared=*/true, arriving_.get());
 }

@@ -71,6 +71,9 @@ class App final : public MonitorTarget {
   absl::Status Start();
   absl::Status StartMachine();
   absl::Status StartWaiting();
+  absl::Status EnterSandboxBeforeGuest();
+  // kFailedPrecondition: `main` is a command, and -sandbox denies that.
+  absl::Status CheckSpawn(const Address& main) const;
   absl::Status WatchSignals();
   MigrationDriver::Hooks DriverHooks();
 

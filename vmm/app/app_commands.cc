@@ -105,6 +105,7 @@ MigrationInfo App::migration_info() const { return migration_->info(); }
 
 absl::Status App::Migrate(const Channels& channels) {
   CPR_RETURN_IF_ERROR(RequireMachine());
+  CPR_RETURN_IF_ERROR(CheckSpawn(channels.main));
   leaving_ = std::make_unique<Leaving>(this);
   return migration_->StartOutgoing(channels, leaving_.get());
 }
@@ -113,6 +114,7 @@ absl::Status App::MigrateIncoming(const Channels& channels) {
   if (run_state_ != RunState::kInmigrate) {
     return absl::FailedPreconditionError("'-incoming' was not specified on the command line");
   }
+  CPR_RETURN_IF_ERROR(CheckSpawn(channels.main));
   return migration_->StartIncoming(channels.main, settings_.ignore_shared(), arriving_.get());
 }
 

@@ -39,7 +39,12 @@ std::vector<std::string> App::Leaving::Blockers(Mode mode) {
   if (app_->run_state_ == RunState::kPostmigrate) {
     return {"Can't migrate the vm that was paused due to previous migration"};
   }
-  return MachineOutgoing::Blockers(mode);
+  std::vector<std::string> blockers = MachineOutgoing::Blockers(mode);
+  const SandboxOption& sandbox = app_->setup_.options.sandbox;
+  if (mode == Mode::kExec && sandbox.on && !sandbox.spawn) {
+    blockers.push_back("-sandbox spawn=deny lets no other program be executed");
+  }
+  return blockers;
 }
 
 absl::Status App::Leaving::Describe(Mode mode, Inventory& inventory) {

@@ -11,6 +11,7 @@
 #include "vmm/options/channel.h"
 #include "vmm/options/chardev_option.h"
 #include "vmm/options/memory_backend.h"
+#include "vmm/options/sandbox_option.h"
 
 namespace cpr {
 
@@ -57,7 +58,7 @@ struct Options {
   std::optional<std::string> pidfile;
   std::optional<std::string> log_file;
   bool start_paused = false;  // -S
-  bool sandbox = false;
+  SandboxOption sandbox;
   bool nodefaults = false;
   bool nographic = false;
   bool no_reboot = false;

@@ -112,9 +112,19 @@ TEST(OptionsTest, TakesTheRest) {
   EXPECT_EQ(o.log_file, "L");
   EXPECT_EQ(o.initrd, "I");
   EXPECT_EQ(o.append, "x");
-  EXPECT_TRUE(o.start_paused && o.sandbox && o.no_reboot && o.nodefaults && o.nographic);
+  EXPECT_TRUE(o.start_paused && o.sandbox.on && o.no_reboot && o.nodefaults && o.nographic);
   EXPECT_EQ(*o.serial, (ChardevOption{.id = "s0", .config = {.kind = Kind::kSocket, .path = "/s", .server = true}}));
   EXPECT_THAT(o.monitors, SizeIs(0));
+}
+
+TEST(OptionsTest, TakesTheSandboxAndItsParts) {
+  CPR_ASSERT_OK_AND_ASSIGN(const Options on, Parse("-sandbox on,obsolete=deny,elevateprivileges=deny"));
+  EXPECT_TRUE(on.sandbox.on && on.sandbox.spawn && on.sandbox.resource_control);
+  CPR_ASSERT_OK_AND_ASSIGN(const Options tight,
+                           Parse("-sandbox on,elevateprivileges=children,spawn=deny,resourcecontrol=deny"));
+  EXPECT_TRUE(tight.sandbox.on && !tight.sandbox.spawn && !tight.sandbox.resource_control);
+  CPR_ASSERT_OK_AND_ASSIGN(const Options off, Parse("-sandbox off"));
+  EXPECT_FALSE(off.sandbox.on);
 }
 
 TEST(OptionsTest, TakesEachSerialBackend) {
@@ -220,7 +230,11 @@ TEST(OptionsTest, RefusesByName) {
       {"-qmp file:x", "-qmp file:x: a monitor needs stdio or a unix socket"},
       {"-uuid 1", "-uuid 1: failed to parse UUID string: wrong format"},
       {"-sandbox maybe", "-sandbox maybe: Parameter 'enable' expects 'on' or 'off'"},
-      {"-sandbox on,spawn=deny", "-sandbox on,spawn=deny: Parameter 'spawn' is unexpected"},
+      {"-sandbox on,spawn=maybe", "-sandbox on,spawn=maybe: Parameter 'spawn' does not accept value 'maybe'"},
+      {"-sandbox on,obsolete=allow", "-sandbox on,obsolete=allow: obsolete system calls are on no list here"},
+      {"-sandbox on,elevateprivileges=allow",
+       "-sandbox on,elevateprivileges=allow: under a sandbox privileges are never gained "
+       "here"},
       {"-name vm,process=x", "-name vm,process=x: Parameter 'process' is unexpected"},
       {"-display gtk", "-display gtk: Parameter 'type' does not accept value 'gtk'"},
       {"-drive x", "-drive x: this option is not supported by this program yet"},

@@ -193,8 +193,19 @@ absl::Status ParseUuid(absl::string_view argument, RawOptions* raw) {
 absl::Status ParseSandbox(absl::string_view argument, RawOptions* raw) {
   CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValues(argument, "enable"));
   ArgReader args(object, ArgSource::kKeyValues);
-  raw->options.sandbox = args.Bool("enable").value_or(false);
-  return args.Finish();
+  SandboxOption& sandbox = raw->options.sandbox;
+  sandbox.on = args.Bool("enable").value_or(false);
+  sandbox.spawn = args.OneOf("spawn", {"allow", "deny"}).value_or("allow") == "allow";
+  sandbox.resource_control = args.OneOf("resourcecontrol", {"allow", "deny"}).value_or("allow") == "allow";
+  // What these deny is always denied, and cannot be had back.
+  const auto obsolete = args.OneOf("obsolete", {"allow", "deny"});
+  const auto elevate = args.OneOf("elevateprivileges", {"allow", "deny", "children"});
+  CPR_RETURN_IF_ERROR(args.Finish());
+  if (obsolete == "allow") return absl::InvalidArgumentError("obsolete system calls are on no list here");
+  if (elevate == "allow") {
+    return absl::InvalidArgumentError("under a sandbox privileges are never gained here");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ParseDisplay(absl::string_view argument, RawOptions*) {
