@@ -30,6 +30,7 @@ bool IsState(uint32_t index) {
     case MSR_KVM_SYSTEM_TIME:   // would write the guest's clock page twice
     case MSR_KVM_ASYNC_PF_ACK:  // an action
     case 0x49:                  // IA32_PRED_CMD, an action
+    case 0x40000020:            // HV_X64_MSR_TIME_REF_COUNT, a clock that cannot be set: kvm-clock in other units
       return false;
   }
   return true;

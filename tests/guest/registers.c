@@ -33,8 +33,8 @@ static const struct item kItems[] = {
     {kMsr, 0xc0000101, "GS_BASE", kKeep, 0, 0},
     {kMsr, 0xc0000080, "EFER", kKeep, 0, 0},
     {kMsr, 0x174, "SYSENTER_CS", kSet, SEL_CODE, 0},
-    {kMsr, 0x175, "SYSENTER_ESP", kSet, KERNEL_ADDRESS + 0x5000, 0x100000000},
-    {kMsr, 0x176, "SYSENTER_EIP", kSet, KERNEL_ADDRESS + 0x6000, 0x100000000},
+    {kMsr, 0x175, "SYSENTER_ESP", kSet, 0x90005000, 0x100000}, /* KVM shows 32 bits of these on AMD, */
+    {kMsr, 0x176, "SYSENTER_EIP", kSet, 0x90006000, 0x100000}, /* whose SYSENTER has no use for more */
     {kMsr, 0x277, "PAT", kSet, 0x0001050400070406, 0}, /* entries 0 to 3 as after reset */
     {kMsr, 0x200, "MTRR_PHYSBASE0", kSet, 0xc0000000, 0},
     {kMsr, 0x201, "MTRR_PHYSMASK0", kSet, 0xfc0000800, 0},

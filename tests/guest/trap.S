@@ -97,7 +97,10 @@ ReadCr\n:
 ReadNone:
   xor %eax, %eax
   iretq
+/* With interrupts let in before: QEMU's SVM emulation (11.1) aborts if one waits for its window at this moment. */
 TrapWriteCr8:
+  sti
+  nop
   mov %rdi, %cr8
   iretq
 /* rdi: 5 words out: GDT base, IDT base, their limits, TR and LDTR, the data selectors as ring 0 sees them */
