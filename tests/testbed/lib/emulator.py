@@ -63,6 +63,7 @@ def _nvme(size, folder):
 
 def command(scenario, debian, kernel, folder):
     """QEMU's command line. Its console is stdout; what PID 1 alone writes, the second serial port, is folder/verdict.
+    folder/monitor is a socket to ask a host that hangs.
 
     Intel's IOMMU beside an AMD-like processor: with QEMU's AMD one, an nvme's interrupts never arrive.
     """
@@ -73,6 +74,7 @@ def command(scenario, debian, kernel, folder):
         *qemu_program(debian), "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(scenario.cpus), "-m", memory,
         "-M", "q35,kernel-irqchip=split" + (",nvdimm=on" if scenario.nvdimm else ""),
         "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-serial", f"file:{folder}/verdict",
+        "-monitor", f"unix:{folder}/monitor,server=on,wait=off",
         "-device", "intel-iommu,intremap=on,caching-mode=on",
         *_share("share", folder / "share"), *_share("debian", debian, ",readonly=on"),
     ]
