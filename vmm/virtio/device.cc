@@ -169,20 +169,19 @@ void VirtioDevice::Serve(unsigned index) {
 }
 
 absl::Status VirtioDevice::ServeSome(unsigned index) {
+  if (ready_queue(index) == nullptr) return absl::OkStatus();
+  ready_queue(index)->SuppressNotifications();
   // Each time anew: ServeOne may give up the lock, and a reset take the queue away.
-  const auto queue = [&] { return held() ? nullptr : active_queue(index); };
-  if (queue() == nullptr) return absl::OkStatus();
-  queue()->SuppressNotifications();
-  for (unsigned served = 0; queue() != nullptr; ++served) {
+  for (unsigned served = 0; ready_queue(index) != nullptr; ++served) {
     if (served == traits_.queue_sizes[index]) {
       Notify(index);
       return absl::OkStatus();
     }
-    CPR_ASSIGN_OR_RETURN(const Served result, ServeOne(index, *queue()));
-    if (result == Served::kOne || queue() == nullptr) continue;
-    CPR_ASSIGN_OR_RETURN(const bool missed, queue()->ListenForMore());
+    CPR_ASSIGN_OR_RETURN(const Served result, ServeOne(index, *ready_queue(index)));
+    if (result == Served::kOne || ready_queue(index) == nullptr) continue;
+    CPR_ASSIGN_OR_RETURN(const bool missed, ready_queue(index)->ListenForMore());
     if (!missed || result == Served::kIdle) return absl::OkStatus();
-    queue()->SuppressNotifications();
+    ready_queue(index)->SuppressNotifications();
   }
   return absl::OkStatus();
 }

@@ -98,7 +98,6 @@ class VirtioDevice {
 
   // The queue, if the driver is up and it is enabled.
   Virtqueue* active_queue(unsigned index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool held() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return holds_ > 0; }
   bool has_feature(unsigned bit) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Interrupts the driver if it wants that.
   void SignalQueue(unsigned index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -130,6 +129,10 @@ class VirtioDevice {
   void Hold() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Reset() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Activate() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The queue, if it is active and may be served now.
+  Virtqueue* ready_queue(unsigned index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return holds_ > 0 ? nullptr : active_queue(index);
+  }
   absl::Status ServeSome(unsigned index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const GuestMemory* const memory_;
