@@ -132,6 +132,11 @@ absl::Status DiskImage::Write(uint64_t offset_bytes, absl::Span<const absl::Span
   return TransferAll(&::pwritev, "pwritev", fd_.get(), offset_bytes, buffers);
 }
 
+void DiskImage::Unlock() const {
+  struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 0, .l_pid = 0};
+  ::fcntl(fd_.get(), F_OFD_SETLK, &all);
+}
+
 absl::Status DiskImage::Flush() const {
   if (config_.read_only || ::fdatasync(fd_.get()) == 0) return absl::OkStatus();
   return ErrnoStatus(errno, "fdatasync");

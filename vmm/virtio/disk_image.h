@@ -40,6 +40,8 @@ class DiskImage {
   // Errors carry errno, after which part may have been done.
   absl::Status Read(uint64_t offset_bytes, absl::Span<const absl::Span<uint8_t>> buffers) const;
   absl::Status Write(uint64_t offset_bytes, absl::Span<const absl::Span<uint8_t>> buffers) const;
+  // Lets others open it, who must not before whoever uses it has stopped. It stays readable and writable here.
+  void Unlock() const;
   // What has been written outlives a power failure.
   absl::Status Flush() const;
 

@@ -1,0 +1,260 @@
+#include "vmm/virtio/device_set.h"
+
+#include <sys/epoll.h>
+
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "libcpr/base/status_macros.h"
+#include "libcpr/base/status_util.h"
+#include "libcpr/vmstate/proto_section.h"
+#include "vmm/chardev/chardev_state.h"
+#include "vmm/virtio/device_state.h"
+#include "vmm/virtio/pci_state.h"
+
+namespace cpr {
+namespace {
+
+using Kind = VirtioDeviceConfig::Kind;
+
+constexpr char kDiskFd[] = "virtio-disk";
+constexpr char kBlk[] = "virtio-blk", kConsole[] = "virtio-serial", kRng[] = "virtio-rng", kTransport[] = "virtio-pci",
+               kPortChardev[] = "virtio-port-chardev";
+constexpr uint32_t kVersion = 1;
+constexpr uint32_t kBlkClass = 0x010000, kConsoleClass = 0x078000, kRngClass = 0x00ff00;
+
+std::string PortFdPrefix(size_t port) { return absl::StrCat("virtio-port", port, "."); }
+
+std::string NameOf(const VirtioDeviceConfig& config, uint32_t instance) {
+  const char* kinds[] = {"virtio device", "virtio-blk-pci", "virtio-serial-pci", "virtio-rng-pci"};
+  return absl::StrCat(kinds[static_cast<int>(config.kind)], " ",
+                      config.id.empty() ? absl::StrCat("#", instance) : config.id);
+}
+
+// A device with its conversion, by what saves and restores it.
+template <typename Proto, typename State>
+Section DeviceSection(const char* name, uint32_t instance, std::function<State()> save,
+                      std::function<absl::Status(const State&)> restore, Proto (*to_proto)(const State&),
+                      absl::StatusOr<State> (*from_proto)(const Proto&)) {
+  auto staged = std::make_shared<State>();
+  return ProtoSection<Proto>(
+      {.name = name, .instance = instance, .version = kVersion, .stage = Stage::kLate},
+      [=](Proto* proto) {
+        *proto = to_proto(save());
+        return absl::OkStatus();
+      },
+      [=](const Proto& proto) -> absl::Status {
+        CPR_ASSIGN_OR_RETURN(*staged, from_proto(proto));
+        return absl::OkStatus();
+      },
+      [=] { return restore(*staged); });
+}
+
+template <typename Proto, typename State, typename Device>
+Section SectionOf(const char* name, uint32_t instance, Device* device, Proto (*to_proto)(const State&),
+                  absl::StatusOr<State> (*from_proto)(const Proto&)) {
+  return DeviceSection<Proto, State>(
+      name, instance, [device] { return device->Save(); }, [device](const State& s) { return device->Restore(s); },
+      to_proto, from_proto);
+}
+
+// The fds of one chardev, by the names that it knows them by.
+absl::StatusOr<std::map<std::string, UniqueFd>> TakeChardevFds(FdTable* fds, const std::string& prefix,
+                                                               uint32_t instance) {
+  std::map<std::string, UniqueFd> taken;
+  if (fds == nullptr) return taken;
+  const v1::FdManifest manifest = fds->Manifest();
+  for (const v1::FdEntry& entry : manifest.entries()) {
+    absl::string_view name = entry.name();
+    if (entry.instance() != instance || !absl::ConsumePrefix(&name, prefix)) continue;
+    CPR_ASSIGN_OR_RETURN(taken[std::string(name)],
+                         fds->Take(entry.name(), entry.instance(), static_cast<FdKind>(entry.kind())));
+  }
+  return taken;
+}
+
+absl::StatusOr<std::unique_ptr<Chardev>> MakeChardev(ChardevConfig config, std::map<std::string, UniqueFd> fds,
+                                                     bool arrives, EventLoop* loop) {
+  if (!fds.empty()) return Chardev::Adopt(config, std::move(fds), loop);
+  config.append = config.append || arrives;
+  CPR_ASSIGN_OR_RETURN(std::unique_ptr<Chardev> chardev, Chardev::Create(config, loop));
+  chardev->Quiesce();
+  return chardev;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<VirtioDeviceSet>> VirtioDeviceSet::Create(const Surroundings& surroundings,
+                                                                         absl::Span<const VirtioDeviceConfig> configs,
+                                                                         FdTable* fds) {
+  std::unique_ptr<VirtioDeviceSet> set(new VirtioDeviceSet(surroundings.loop));
+  for (const VirtioDeviceConfig& config : configs) {
+    const auto instance = static_cast<uint32_t>(set->devices_.size());
+    CPR_RETURN_IF_ERROR(Annotate(set->Add(surroundings, config, fds), NameOf(config, instance)));
+  }
+  return set;
+}
+
+VirtioDeviceSet::~VirtioDeviceSet() {
+  Quiesce();
+  ForEachChardev([](Chardev& chardev) { chardev.SetCallbacks({}); });
+  for (const auto& device : devices_) {
+    for (unsigned i = 0; i < device->device->queue_count(); ++i) loop_->Unwatch(device->device->notify_fd(i));
+  }
+}
+
+absl::Status VirtioDeviceSet::Add(const Surroundings& surroundings, const VirtioDeviceConfig& config, FdTable* fds) {
+  const auto instance = static_cast<uint32_t>(devices_.size());
+  auto device = std::make_unique<Device>();
+  device->config = config;
+  uint32_t class_code = kRngClass;
+  if (config.kind == Kind::kBlk) {
+    class_code = kBlkClass;
+    CPR_RETURN_IF_ERROR(MakeBlk(surroundings.memory, instance, fds, device.get()));
+  } else if (config.kind == Kind::kSerial) {
+    class_code = kConsoleClass;
+    CPR_RETURN_IF_ERROR(MakeConsole(surroundings.memory, instance, fds, device.get()));
+  } else {
+    auto rng = std::make_unique<VirtioRng>(surroundings.memory);
+    device->rng = rng.get();
+    device->device = std::move(rng);
+  }
+  CPR_ASSIGN_OR_RETURN(device->pci,
+                       VirtioPci::Create(device->device.get(), class_code, surroundings.router, surroundings.doorbell));
+  // The bus keeps what is on it: from here on the device lives as long as the set.
+  devices_.push_back(std::move(device));
+  Device& added = *devices_.back();
+  CPR_RETURN_IF_ERROR(surroundings.host->Add(std::nullopt, added.pci.get()).status());
+  // A disk has a thread of its own.
+  return added.blk != nullptr ? absl::OkStatus() : WatchQueues(added.device.get());
+}
+
+absl::Status VirtioDeviceSet::MakeBlk(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device) {
+  const DiskImage::Config config{device->config.path, device->config.read_only};
+  absl::StatusOr<DiskImage> image = absl::UnknownError("");
+  if (fds != nullptr && fds->Has(kDiskFd, instance)) {
+    CPR_ASSIGN_OR_RETURN(UniqueFd fd, fds->Take(kDiskFd, instance, FdKind::kFile));
+    image = DiskImage::Adopt(config, std::move(fd));
+  } else {
+    image = DiskImage::Create(config);
+  }
+  if (!image.ok()) return image.status();
+  CPR_ASSIGN_OR_RETURN(auto blk, VirtioBlk::Create(memory, *std::move(image), device->config.serial));
+  device->blk = blk.get();
+  device->device = std::move(blk);
+  return absl::OkStatus();
+}
+
+absl::Status VirtioDeviceSet::MakeConsole(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device) {
+  std::vector<VirtioConsole::Port> ports;
+  for (const VirtioPortConfig& config : device->config.ports) {
+    CPR_ASSIGN_OR_RETURN(auto taken, TakeChardevFds(fds, PortFdPrefix(ports.size()), instance));
+    CPR_ASSIGN_OR_RETURN(device->chardevs.emplace_back(),
+                         MakeChardev(config.chardev, std::move(taken), fds != nullptr, loop_));
+    Chardev* const chardev = device->chardevs.back().get();
+    ports.push_back({.name = config.name,
+                     .output = [chardev](absl::string_view bytes) { chardev->Write(bytes); },
+                     .room = [chardev] { chardev->AcceptInput(); },
+                     .connected = [chardev] { return chardev->connected(); }});
+  }
+  auto console = std::make_unique<VirtioConsole>(memory, std::move(ports));
+  device->console = console.get();
+  device->device = std::move(console);
+  return absl::OkStatus();
+}
+
+absl::Status VirtioDeviceSet::WatchQueues(VirtioDevice* device) {
+  for (unsigned i = 0; i < device->queue_count(); ++i) {
+    CPR_RETURN_IF_ERROR(loop_->Watch(device->notify_fd(i), EPOLLIN, [device, i](uint32_t) { device->Serve(i); }));
+  }
+  return absl::OkStatus();
+}
+
+void VirtioDeviceSet::ConnectPorts(Device& device) {
+  for (size_t port = 0; port < device.chardevs.size(); ++port) {
+    VirtioConsole* const console = device.console;
+    device.chardevs[port]->SetCallbacks(
+        {.room = [console, port] { return console->Room(port); },
+         .receive = [console, port](absl::string_view data) { console->Receive(port, data); },
+         .connection = [console, port](bool) { console->ConnectionChanged(port); }});
+    // Who was there when the guest was last told may have left.
+    console->ConnectionChanged(port);
+  }
+}
+
+void VirtioDeviceSet::HoldConnections() {
+  ForEachChardev([](Chardev& chardev) { chardev.HoldConnections(); });
+}
+
+void VirtioDeviceSet::Quiesce() {
+  for (const auto& device : devices_) device->device->Quiesce();
+  ForEachChardev([](Chardev& chardev) { chardev.Quiesce(); });
+}
+
+void VirtioDeviceSet::Resume() {
+  for (const auto& device : devices_) {
+    ConnectPorts(*device);
+    for (const auto& chardev : device->chardevs) chardev->Resume();
+    device->device->Resume();
+  }
+}
+
+void VirtioDeviceSet::ReleaseToPeer(bool fds_went) {
+  for (const auto& device : devices_) {
+    if (device->blk != nullptr && !fds_went) device->blk->image().Unlock();
+  }
+  if (fds_went) ForEachChardev([](Chardev& chardev) { chardev.ReleaseToPeer(); });
+}
+
+absl::Status VirtioDeviceSet::AddFds(FdTable& fds) const {
+  for (uint32_t instance = 0; instance < devices_.size(); ++instance) {
+    const Device& device = *devices_[instance];
+    if (device.blk != nullptr) {
+      CPR_RETURN_IF_ERROR(fds.AddDup(kDiskFd, instance, FdKind::kFile, device.blk->image().fd()));
+    }
+    for (size_t port = 0; port < device.chardevs.size(); ++port) {
+      for (const ChardevFd& fd : device.chardevs[port]->Fds()) {
+        CPR_RETURN_IF_ERROR(fds.AddDup(absl::StrCat(PortFdPrefix(port), fd.name), instance, fd.kind, fd.fd));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VirtioDeviceSet::AddSections(SectionRegistry& sections) {
+  for (uint32_t instance = 0; instance < devices_.size(); ++instance) {
+    Device& device = *devices_[instance];
+    VirtioPci* const pci = device.pci.get();
+    CPR_RETURN_IF_ERROR(sections.Add(DeviceSection<v1::VirtioPciState, VirtioPciState>(
+        kTransport, instance, [pci] { return pci->SaveTransport(); },
+        [pci](const VirtioPciState& state) { return pci->RestoreTransport(state); }, &VirtioPciStateToProto,
+        &VirtioPciStateFromProto)));
+    if (device.blk != nullptr) {
+      CPR_RETURN_IF_ERROR(
+          sections.Add(SectionOf(kBlk, instance, device.blk, &VirtioBlkStateToProto, &VirtioBlkStateFromProto)));
+    }
+    if (device.console != nullptr) {
+      CPR_RETURN_IF_ERROR(sections.Add(
+          SectionOf(kConsole, instance, device.console, &VirtioConsoleStateToProto, &VirtioConsoleStateFromProto)));
+    }
+    if (device.rng != nullptr) {
+      CPR_RETURN_IF_ERROR(
+          sections.Add(SectionOf(kRng, instance, device.rng, &VirtioStateToProto, &VirtioStateFromProto)));
+    }
+    for (uint32_t port = 0; port < device.chardevs.size(); ++port) {
+      const auto port_instance = static_cast<uint32_t>(instance * VirtioConsole::kMaxPorts + port);
+      CPR_RETURN_IF_ERROR(sections.Add(SectionOf(kPortChardev, port_instance, device.chardevs[port].get(),
+                                                 &ChardevStateToProto, &ChardevStateFromProto)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<SectionSupport> VirtioDeviceSet::Support() {
+  std::vector<SectionSupport> support;
+  for (const char* name : {kTransport, kBlk, kConsole, kRng, kPortChardev}) support.push_back({name, kVersion});
+  return support;
+}
+
+}  // namespace cpr

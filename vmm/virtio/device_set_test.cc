@@ -1,0 +1,194 @@
+#include "vmm/virtio/device_set.h"
+
+#include <fcntl.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_console.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "libcpr/base/io.h"
+#include "libcpr/preserve/stream_socket.h"
+#include "libcpr/testing/matchers.h"
+#include "libcpr/testing/temp_folder.h"
+#include "libcpr/vmstate/container.h"
+#include "vmm/virtio/fake_guest.h"
+#include "vmm/virtio/fake_router.h"
+
+namespace cpr {
+namespace {
+
+using ::cpr::testing::FakeGuest;
+using ::cpr::testing::FakeRouter;
+using ::cpr::testing::IsOk;
+using ::cpr::testing::StatusIs;
+using ::testing::HasSubstr;
+
+constexpr unsigned kBlk = 0, kConsole = 1, kRng = 2;
+constexpr unsigned kControlIn = 2, kControlOut = 3, kInput = 4, kOutput = 5;
+constexpr uint64_t kGpa = FakeGuest::kFreeGpa, kInputGpa = 0x30000;
+
+// What a VMM has besides RAM and event loop.
+struct Vmm {
+  explicit Vmm(const GuestMemory* ram, EventLoop* loop)
+      : host(*PciHost::Create(PciWindowsAbove(uint64_t{4} << 30), &ports, &mmio)),
+        surroundings{ram, loop, host.get(), &router, {}} {}
+  Bus ports, mmio;
+  FakeRouter router;
+  std::unique_ptr<VirtioDeviceSet> set;  // outlives the bus that it is on
+  std::unique_ptr<PciHost> host;
+  VirtioDeviceSet::Surroundings surroundings;
+};
+
+class DeviceSetTest : public ::testing::Test {
+ protected:
+  DeviceSetTest() {
+    std::ofstream(disk_) << std::string(4096, 'd');
+    configs_ = {{.kind = VirtioDeviceConfig::Kind::kBlk, .id = "disk0", .path = disk_},
+                {.kind = VirtioDeviceConfig::Kind::kSerial,
+                 .ports = {{.name = "org.qemu.guest_agent.0",
+                            .chardev = {.kind = ChardevConfig::Kind::kSocket, .path = socket_, .server = true}}}},
+                {.kind = VirtioDeviceConfig::Kind::kRng}};
+  }
+  VirtioDeviceSet* Create(Vmm& vmm, FdTable* fds = nullptr) {
+    auto set = VirtioDeviceSet::Create(vmm.surroundings, configs_, fds);
+    EXPECT_TRUE(set.ok()) << set.status();
+    if (set.ok()) vmm.set = *std::move(set);
+    return vmm.set.get();
+  }
+  // Until `queue` of the console's guest has a request back; how many bytes.
+  uint32_t Await(FakeGuest& guest, unsigned queue) {
+    while (true) {
+      if (const auto used = guest.queue(queue).TakeUsed()) return used->second;
+      loop_->RunOnce(absl::InfiniteDuration());
+    }
+  }
+  void Say(FakeGuest& guest, uint32_t port, uint16_t event) {
+    guest.queue(kControlOut).WriteValue(kGpa, virtio_console_control{port, event, 1});
+    guest.queue(kControlOut).Add({{kGpa, 8, false}});
+    guest.Kick(kControlOut);
+    Await(guest, kControlOut);
+  }
+  // Until the guest has been told by a control message of `event` that it is `value`.
+  void AwaitControl(FakeGuest& guest, uint16_t event, uint16_t value) {
+    virtio_console_control control = {};
+    while (control.event != event || control.value != value) {
+      guest.queue(kControlIn).Add({{kGpa + 256, 64, true}});
+      guest.Kick(kControlIn);
+      Await(guest, kControlIn);
+      const std::string bytes = guest.queue(kControlIn).Read(kGpa + 256, sizeof(control));
+      std::memcpy(&control, bytes.data(), sizeof(control));
+    }
+  }
+  std::string AwaitInput(FakeGuest& guest) {
+    guest.queue(kInput).Add({{kInputGpa, 64, true}});
+    guest.Kick(kInput);
+    return guest.queue(kInput).Read(kInputGpa, Await(guest, kInput));
+  }
+
+  const testing::TempFolder folder_;
+  const std::string disk_ = folder_.File("disk.raw"), socket_ = folder_.File("qga.sock");
+  std::vector<VirtioDeviceConfig> configs_;
+  const GuestMemory memory_ = testing::CreateTestMemory();
+  const std::unique_ptr<EventLoop> loop_ = *EventLoop::Create();
+};
+
+TEST_F(DeviceSetTest, ClientsAndImagesGoOverWithTheGuest) {
+  Vmm old_vmm(&memory_, loop_.get()), new_vmm(&memory_, loop_.get());
+  VirtioDeviceSet* const old_side = Create(old_vmm);
+  ASSERT_NE(old_side, nullptr);
+  old_side->Resume();
+  FakeGuest guest(&memory_, &old_side->device(kConsole));
+  guest.BringUp();
+  Say(guest, VIRTIO_CONSOLE_BAD_ID, VIRTIO_CONSOLE_DEVICE_READY);
+  Say(guest, 1, VIRTIO_CONSOLE_PORT_READY);
+  Say(guest, 1, VIRTIO_CONSOLE_PORT_OPEN);
+  CPR_ASSERT_OK_AND_ASSIGN(const UniqueFd client, ConnectUnixStream(socket_));
+  AwaitControl(guest, VIRTIO_CONSOLE_PORT_OPEN, 1);
+  ASSERT_THAT(WriteAll(client.get(), "one"), IsOk());
+  EXPECT_EQ(AwaitInput(guest), "one");
+
+  old_side->HoldConnections();
+  FdTable fds;
+  ASSERT_THAT(old_side->AddFds(fds), IsOk());
+  EXPECT_EQ(fds.size(), 3u) << "image, listener, client";
+  SectionRegistry old_sections, new_sections;
+  ASSERT_THAT(old_side->AddSections(old_sections), IsOk());
+  VirtioDeviceSet* const new_side = Create(new_vmm, &fds);
+  ASSERT_NE(new_side, nullptr);
+  EXPECT_TRUE(fds.empty());
+  ASSERT_THAT(new_side->AddSections(new_sections), IsOk());
+  old_side->Quiesce();
+  ASSERT_THAT(WriteAll(client.get(), "two"), IsOk());
+  std::string state;
+  ContainerWriter writer(&state, StateIdentity{});
+  ASSERT_THAT(SaveSections(old_sections, Stage::kLate, writer), IsOk());
+  ASSERT_THAT(writer.Finish(), IsOk());
+  CPR_ASSERT_OK_AND_ASSIGN(const ContainerReader reader, ContainerReader::Parse(state));
+  ASSERT_THAT(LoadSections(new_sections, Stage::kLate, reader), IsOk());
+  ASSERT_THAT(ApplySections(new_sections, Stage::kLate), IsOk());
+  old_side->ReleaseToPeer(/*fds_went=*/true);
+
+  // The driver does not know that its device is another one now.
+  new_side->device(kConsole).Connect({});
+  new_side->Resume();
+  const auto serve = [&](unsigned queue, std::vector<testing::FakeDriver::Buffer> buffers) {
+    guest.queue(queue).Add(buffers);
+    new_side->device(kConsole).Notify(queue);
+    return Await(guest, queue);
+  };
+  EXPECT_EQ(serve(kInput, {{kInputGpa, 64, true}}), 3u);
+  EXPECT_EQ(guest.queue(kInput).Read(kInputGpa, 3), "two");
+  guest.queue(kOutput).Write(kGpa, "three");
+  serve(kOutput, {{kGpa, 5, false}});
+  char answer[5];
+  EXPECT_EQ(::recv(client.get(), answer, sizeof(answer), MSG_WAITALL), 5);
+  EXPECT_EQ(std::string(answer, 5), "three");
+  EXPECT_FALSE(DiskImage::Create({disk_, false}).ok()) << "locked all the time";
+}
+
+TEST_F(DeviceSetTest, ImageIsFreeOnceTheStateIsAllThatGoesOver) {
+  Vmm vmm(&memory_, loop_.get());
+  VirtioDeviceSet* const set = Create(vmm);
+  set->Resume();
+  EXPECT_FALSE(DiskImage::Create({disk_, false}).ok());
+  set->Quiesce();
+  set->ReleaseToPeer(/*fds_went=*/false);
+  EXPECT_THAT(DiskImage::Create({disk_, false}).status(), IsOk());
+}
+
+TEST_F(DeviceSetTest, DiskAndRandomNumbersAreServedWithoutBeingAsked) {
+  Vmm vmm(&memory_, loop_.get());
+  VirtioDeviceSet* const set = Create(vmm);
+  set->Resume();
+  {
+    FakeGuest guest(&memory_, &set->device(kRng));
+    guest.BringUp();
+    guest.queue(0).Add({{kGpa, 16, true}});
+    guest.Kick(0);
+    EXPECT_EQ(Await(guest, 0), 16u);
+  }
+  FakeGuest guest(&memory_, &set->device(kBlk));
+  guest.queue(0).WriteAvailableIndex(0);
+  guest.queue(0).WriteValue(guest.queue(0).layout().used_gpa, uint32_t{0});
+  guest.BringUp();
+  guest.queue(0).WriteValue(kGpa, virtio_blk_outhdr{VIRTIO_BLK_T_IN, 0, 0});
+  guest.queue(0).Add({{kGpa, 16, false}, {kInputGpa, 512, true}, {kGpa + 16, 1, true}});
+  guest.Kick(0);
+  EXPECT_EQ(guest.AwaitUsed(0).second, 513u);
+  EXPECT_EQ(guest.queue(0).Read(kInputGpa, 512), std::string(512, 'd'));
+}
+
+TEST_F(DeviceSetTest, DeviceThatCannotBeMadeIsNamed) {
+  Vmm vmm(&memory_, loop_.get());
+  configs_[kBlk].path = folder_.File("missing.raw");
+  EXPECT_THAT(VirtioDeviceSet::Create(vmm.surroundings, configs_, nullptr).status(),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("virtio-blk-pci disk0: ")));
+}
+
+}  // namespace
+}  // namespace cpr
