@@ -7,6 +7,7 @@
 #include "gtest/gtest.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/testing/section_conformance.h"
+#include "vmm/devices/acpi_pm_state.h"
 #include "vmm/devices/cmos_state.h"
 #include "vmm/devices/ioapic_state.h"
 #include "vmm/devices/reset_control_state.h"
@@ -128,6 +129,39 @@ struct CmosTraits {
   }
 };
 INSTANTIATE_TYPED_TEST_SUITE_P(Cmos, SectionConformance, CmosTraits);
+
+struct AcpiPmTraits {
+  using Object = AcpiPm;
+  using Proto = v1::AcpiPmState;
+
+  static std::unique_ptr<AcpiPm> Create() {
+    return std::make_unique<AcpiPm>(
+        AcpiPm::Wiring{[](bool) {}, [] {}, [] {}, [] { return absl::FromUnixSeconds(1e9); }});
+  }
+  static void Modify(AcpiPm& pm) {
+    pm.Write(2, 2, 0x120);
+    pm.Write(4, 2, 0x1402);
+    pm.PressPowerButton();
+    pm.SetWakeStatus();
+    AcpiPmState later = pm.Save();
+    later.timer_ns = 123456789;
+    later.saved_at_utc_ns += 1'000'000'000;  // the host's clock was set back since
+    pm.Restore(later).IgnoreError();
+  }
+  static Proto Save(const AcpiPm& pm) { return AcpiPmStateToProto(pm.Save()); }
+  static absl::Status Restore(AcpiPm& pm, const Proto& proto) {
+    CPR_ASSIGN_OR_RETURN(const AcpiPmState state, AcpiPmStateFromProto(proto));
+    return pm.Restore(state);
+  }
+  static std::vector<Corruption<Proto>> Corruptions() {
+    return {{"status", [](Proto& p) { p.set_status(0x4000); }},
+            {"enable", [](Proto& p) { p.set_enable(0x8000); }},
+            {"sleep enable", [](Proto& p) { p.set_control(0x2000); }},
+            {"more than 16 bits", [](Proto& p) { p.set_control(0x10002); }},
+            {"a time before 1970", [](Proto& p) { p.set_saved_at_utc_ns(-1); }}};
+  }
+};
+INSTANTIATE_TYPED_TEST_SUITE_P(AcpiPm, SectionConformance, AcpiPmTraits);
 
 struct ResetControlTraits {
   using Object = ResetControl;
