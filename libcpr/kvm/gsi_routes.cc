@@ -46,16 +46,21 @@ void GsiRoutes::SetMsi(uint32_t gsi, uint64_t address, uint32_t data) {
   entry.u.msi.address_lo = static_cast<uint32_t>(address);
   entry.u.msi.address_hi = static_cast<uint32_t>(address >> 32);
   entry.u.msi.data = data;
-  entries_.push_back(entry);
+  Insert(entry);
 }
 
 void GsiRoutes::SetIrqchip(uint32_t gsi, uint32_t chip_id, uint32_t pin) {
   Clear(gsi);
-  entries_.push_back(IrqchipRoute(gsi, chip_id, pin));
+  Insert(IrqchipRoute(gsi, chip_id, pin));
 }
 
 void GsiRoutes::Clear(uint32_t gsi) {
   std::erase_if(entries_, [gsi](const kvm_irq_routing_entry& entry) { return entry.gsi == gsi; });
+}
+
+void GsiRoutes::Insert(const kvm_irq_routing_entry& entry) {
+  const auto after = [](uint32_t gsi, const kvm_irq_routing_entry& other) { return gsi < other.gsi; };
+  entries_.insert(std::upper_bound(entries_.begin(), entries_.end(), entry.gsi, after), entry);
 }
 
 void GsiRoutes::Replace(std::vector<kvm_irq_routing_entry> entries) { entries_ = std::move(entries); }

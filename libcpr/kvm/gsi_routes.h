@@ -21,7 +21,7 @@ class GsiRoutes {
   // What KVM_CREATE_IRQCHIP sets up: GSI 0-15 to PIC and IOAPIC, 16-23 to the IOAPIC.
   static GsiRoutes OfFullIrqchip();
 
-  // Replaces whatever `gsi` is routed to.
+  // Replaces whatever `gsi` is routed to. Entries stay in order of GSIs, so that the order of changes does not matter.
   void SetMsi(uint32_t gsi, uint64_t address, uint32_t data);
   void SetIrqchip(uint32_t gsi, uint32_t chip_id, uint32_t pin);
   void Clear(uint32_t gsi);
@@ -33,6 +33,8 @@ class GsiRoutes {
   absl::Status Commit(Vm& vm);
 
  private:
+  void Insert(const kvm_irq_routing_entry& entry);
+
   std::vector<kvm_irq_routing_entry> entries_;
   std::vector<kvm_irq_routing_entry> committed_;
 };

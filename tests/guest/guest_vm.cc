@@ -117,7 +117,7 @@ absl::Status GuestVm::Rebuild() {
 
 absl::Status GuestVm::Load() {
   CPR_ASSIGN_OR_RETURN(const std::string kernel, ReadBootFile("tests/guest/payload.elf"));
-  PvhBoot boot;
+  BootRequest boot;
   boot.kernel_name = "payload.elf";
   boot.kernel = kernel;
   boot.cmdline = absl::StrCat("cpus=", options_.vcpus, " ", options_.cmdline);

@@ -32,10 +32,10 @@ absl::Status Save(GuestRig& rig, const std::string& path) {
   return status.ok() ? rig.vmm().Quit().status() : status;
 }
 
-TEST(Surface, PowerdownWithoutAcpiIsRefused) {
+TEST(Surface, PowerdownPressesAButtonThatAGuestMayIgnore) {
   CPR_SKIP_WITHOUT_KVM();
   CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestRig> rig, GuestRig::Start({}));
-  EXPECT_THAT(rig->vmm().qmp().Execute("system_powerdown"), StatusIs(absl::StatusCode::kAborted, HasSubstr("no ACPI")));
+  EXPECT_THAT(rig->vmm().qmp().Execute("system_powerdown"), IsOk());
   EXPECT_THAT(rig->view().AwaitBeats(kTimeout), IsOk());
 }
 

@@ -186,7 +186,7 @@ TEST_F(Uri, StateAsTypedAtTheMonitor) {
   ASSERT_THAT(old.Ask("migrate_set_parameter mode cpr-reboot"), IsOk());
   ASSERT_THAT(old.Ask("migrate_set_capability x-ignore-shared on"), IsOk());
   CPR_ASSERT_OK_AND_ASSIGN(const std::string powerdown, old.Ask("system_powerdown"));
-  EXPECT_THAT(powerdown, HasSubstr("Error: system_powerdown: the machine has no ACPI"));
+  EXPECT_THAT(powerdown, ::testing::Not(HasSubstr("Error")));
   ASSERT_THAT(old.Ask(absl::StrCat("migrate \"exec:gzip -c > ", state, "\"")), IsOk());
   EXPECT_THAT(old.AskUntil("info status", "VM status: paused (postmigrate)\n"), IsOk());
   ASSERT_THAT(old.Type("quit"), IsOk());

@@ -166,8 +166,10 @@ void App::OnIncomingFailed(const absl::Status& why) {
 void App::SetRunState(RunState state) {
   if (run_state_ == state) return;
   const RunState before = std::exchange(run_state_, state);
-  if (state == RunState::kRunning) Broadcast({.kind = MonitorEvent::Kind::kResume});
-  if (before == RunState::kRunning) Broadcast({.kind = MonitorEvent::Kind::kStop});
+  // Of a guest that suspends itself or wakes, SUSPEND and WAKEUP tell.
+  const bool sleep = state == RunState::kSuspended || before == RunState::kSuspended;
+  if (state == RunState::kRunning && !sleep) Broadcast({.kind = MonitorEvent::Kind::kResume});
+  if (before == RunState::kRunning && !sleep) Broadcast({.kind = MonitorEvent::Kind::kStop});
   if (!HandingOver()) events_->SendDue();
 }
 
@@ -192,6 +194,9 @@ void App::OnGuestEvent(GuestEvent event, const std::string& text) {
       break;
     case GuestEvent::kShutdown:
       break;
+    case GuestEvent::kSuspend:
+      SetRunState(RunState::kSuspended);
+      return Broadcast({.kind = MonitorEvent::Kind::kSuspend});
     default:
       // Left as it is, for its user to look at.
       Say(text);
@@ -205,6 +210,7 @@ void App::OnGuestEvent(GuestEvent event, const std::string& text) {
 absl::Status App::ResetMachine(bool by_guest, const std::string& reason) {
   CPR_RETURN_IF_ERROR(machine_->Reset());
   Broadcast({.kind = MonitorEvent::Kind::kReset, .by_guest = by_guest, .reason = reason});
+  SetRunState(run_state_ == RunState::kSuspended ? RunState::kRunning : run_state_);  // it has been woken the hard way
   if (run_state_ == RunState::kRunning) machine_->Resume();
   return absl::OkStatus();
 }

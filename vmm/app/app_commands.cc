@@ -62,6 +62,10 @@ absl::Status App::Cont() {
       // Only what lies in a state file can be had back; after a transfer the guest runs elsewhere.
       CPR_RETURN_IF_ERROR(migration_->Reclaim());
       leaving_->Abandon();
+      if (leaving_->run_state_before() == RunState::kSuspended) {
+        SetRunState(RunState::kSuspended);
+        return absl::OkStatus();
+      }
       break;
     default:
       break;
@@ -81,8 +85,11 @@ absl::Status App::SystemReset() {
 
 absl::Status App::SystemPowerdown() {
   CPR_RETURN_IF_ERROR(RequireMachine());
-  return absl::UnimplementedError(
-      "system_powerdown: the machine has no ACPI, so the guest cannot be told; end it from within, or use quit");
+  if (run_state_ == RunState::kPostmigrate) {
+    return absl::FailedPreconditionError("the guest has been handed over: there is nothing to power down");
+  }
+  machine_->platform().acpi_pm().PressPowerButton();
+  return absl::OkStatus();
 }
 
 absl::Status App::SystemWakeup() {
@@ -90,6 +97,7 @@ absl::Status App::SystemWakeup() {
   if (run_state_ != RunState::kSuspended) {
     return absl::FailedPreconditionError("Unable to wake up: guest is not in suspended state");
   }
+  CPR_RETURN_IF_ERROR(machine_->Wakeup());
   machine_->Resume();
   SetRunState(RunState::kRunning);
   Broadcast({.kind = MonitorEvent::Kind::kWakeup});

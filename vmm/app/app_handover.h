@@ -22,6 +22,8 @@ class App::Leaving final : public MachineOutgoing {
   absl::Status Describe(Mode mode, Inventory& inventory) override;
   absl::Status Pause() override;
   void Resume() override;
+  // In which the guest was before the handover.
+  RunState run_state_before() const { return before_; }
 
  private:
   App* const app_;

@@ -116,7 +116,7 @@ absl::StatusOr<ElfImage> Parse(absl::string_view file) {
 absl::StatusOr<ElfImage> ParsePvhElf(absl::string_view file) {
   if (file.empty()) return Bad("the file is empty");
   if (file.size() < EI_NIDENT || file.substr(0, SELFMAG) != absl::string_view(ELFMAG, SELFMAG))
-    return Bad("not an ELF file");
+    return Bad("not an ELF file, nor a bzImage");
   if (file[EI_DATA] != ELFDATA2LSB) return Bad("ELF is not little-endian");
   if (file[EI_CLASS] == ELFCLASS32) return Parse<Elf32_Ehdr, Elf32_Phdr>(file);
   if (file[EI_CLASS] == ELFCLASS64) return Parse<Elf64_Ehdr, Elf64_Phdr>(file);

@@ -1,12 +1,9 @@
 #include "vmm/boot/pvh.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "libcpr/base/io.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
 #include "vmm/boot/elf_image.h"
@@ -30,36 +27,14 @@ struct MemmapEntry {
 static_assert(sizeof(StartInfo) == 56 && sizeof(ModlistEntry) == 32 && sizeof(MemmapEntry) == 24);
 
 constexpr uint32_t kStartInfoMagic = 0x336ec578;
-constexpr uint32_t kMemmapRam = 1;
 constexpr uint64_t kLowMemoryEnd = 0x9fc00;  // what a PC's firmware keeps for itself begins here
 // Linux wants its initrd below 2 GiB.
 constexpr uint64_t kInitrdEnd = uint64_t{1} << 31;
-constexpr uint64_t kPageBytes = 4096;
-
-absl::Status CopyIn(const GuestRam& guest_ram, uint64_t gpa, absl::string_view bytes, uint64_t size_bytes) {
-  CPR_ASSIGN_OR_RETURN(const absl::Span<uint8_t> to, guest_ram(gpa, size_bytes));
-  if (to.size() < size_bytes) return absl::OutOfRangeError(absl::StrCat("0x", absl::Hex(gpa), " is not all RAM"));
-  std::memcpy(to.data(), bytes.data(), bytes.size());
-  std::memset(to.data() + bytes.size(), 0, size_bytes - bytes.size());
-  return absl::OkStatus();
-}
 
 uint64_t KernelEnd(const ElfImage& image) {
   uint64_t end = 0;
   for (const ElfSegment& segment : image.segments) end = std::max(end, segment.gpa + segment.memory_size_bytes);
   return end;
-}
-
-// The highest page-aligned place for the initrd in the first RAM range, above the kernel.
-absl::StatusOr<uint64_t> PlaceInitrd(const PvhBoot& boot, uint64_t kernel_end) {
-  const uint64_t size = boot.initrd.size();
-  const uint64_t ram_end = boot.ram.empty() ? 0 : boot.ram.front().gpa + boot.ram.front().size_bytes;
-  const uint64_t end = std::min(ram_end, kInitrdEnd);
-  const uint64_t gpa = size > end ? 0 : (end - size) / kPageBytes * kPageBytes;
-  if (gpa < kernel_end)
-    return absl::OutOfRangeError(absl::StrCat("initrd '", boot.initrd_name, "' of ", size,
-                                              " bytes does not fit between the kernel and 0x", absl::Hex(end)));
-  return gpa;
 }
 
 template <typename T>
@@ -70,18 +45,19 @@ uint64_t Append(std::string* block, const T* items, size_t count) {
 }
 
 // start_info and all it points to but the initrd, as it stands in RAM from kStartInfoGpa on.
-std::string BuildStartInfo(const PvhBoot& boot, uint64_t initrd_gpa) {
+std::string BuildStartInfo(const BootRequest& boot, uint64_t initrd_gpa) {
   StartInfo info = {};
   std::string block(sizeof(info), '\0');
   info.magic = kStartInfoMagic;
   info.version = 1;
+  info.rsdp_gpa = boot.rsdp_gpa;
   if (!boot.initrd_name.empty()) {
     const ModlistEntry module = {initrd_gpa, boot.initrd.size(), 0, 0};
     info.nr_modules = 1;
     info.modlist_gpa = Append(&block, &module, 1);
   }
   std::vector<MemmapEntry> memmap;
-  for (const RamRange& range : boot.ram) memmap.push_back({range.gpa, range.size_bytes, kMemmapRam, 0});
+  for (const MemoryMapEntry& entry : MemoryMap(boot)) memmap.push_back({entry.gpa, entry.size_bytes, entry.type, 0});
   info.memmap_gpa = Append(&block, memmap.data(), memmap.size());
   info.memmap_entries = memmap.size();
   info.cmdline_gpa = Append(&block, boot.cmdline.c_str(), boot.cmdline.size() + 1);
@@ -98,20 +74,20 @@ absl::Status CheckKernelPlace(const ElfImage& image, uint64_t block_end) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<PvhEntry> LoadKernel(const PvhBoot& boot, const ElfImage& image, const GuestRam& guest_ram) {
+absl::StatusOr<PvhEntry> LoadKernel(const BootRequest& boot, const ElfImage& image, const GuestRam& guest_ram) {
   uint64_t initrd_gpa = 0;
   if (!boot.initrd_name.empty()) {
-    CPR_ASSIGN_OR_RETURN(initrd_gpa, PlaceInitrd(boot, KernelEnd(image)));
+    CPR_ASSIGN_OR_RETURN(initrd_gpa, PlaceInitrd(boot, KernelEnd(image), kInitrdEnd));
   }
   const std::string block = BuildStartInfo(boot, initrd_gpa);
   if (kStartInfoGpa + block.size() > kLowMemoryEnd)
     return absl::OutOfRangeError(absl::StrCat("memory map of ", boot.ram.size(), " ranges does not fit low memory"));
   CPR_RETURN_IF_ERROR(CheckKernelPlace(image, kStartInfoGpa + block.size()));
   for (const ElfSegment& segment : image.segments) {
-    CPR_RETURN_IF_ERROR(CopyIn(guest_ram, segment.gpa, segment.file_bytes, segment.memory_size_bytes));
+    CPR_RETURN_IF_ERROR(CopyToGuest(guest_ram, segment.gpa, segment.file_bytes, segment.memory_size_bytes));
   }
-  if (!boot.initrd.empty()) CPR_RETURN_IF_ERROR(CopyIn(guest_ram, initrd_gpa, boot.initrd, boot.initrd.size()));
-  CPR_RETURN_IF_ERROR(CopyIn(guest_ram, kStartInfoGpa, block, block.size()));
+  if (!boot.initrd.empty()) CPR_RETURN_IF_ERROR(CopyToGuest(guest_ram, initrd_gpa, boot.initrd, boot.initrd.size()));
+  CPR_RETURN_IF_ERROR(CopyToGuest(guest_ram, kStartInfoGpa, block, block.size()));
   return PvhEntry{image.pvh_entry_gpa, kStartInfoGpa};
 }
 
@@ -126,7 +102,7 @@ kvm_segment FlatSegment(uint16_t selector, uint8_t type) {
 
 }  // namespace
 
-absl::StatusOr<PvhEntry> LoadPvh(const PvhBoot& boot, const GuestRam& guest_ram) {
+absl::StatusOr<PvhEntry> LoadPvh(const BootRequest& boot, const GuestRam& guest_ram) {
   if (boot.cmdline.size() > kMaxCmdlineBytes)
     return absl::InvalidArgumentError(
         absl::StrCat("kernel command line of ", boot.cmdline.size(), " bytes, at most ", kMaxCmdlineBytes));
@@ -154,13 +130,6 @@ void FillPvhRegisters(const PvhEntry& entry, kvm_regs* regs, kvm_sregs* sregs) {
   sregs->cr0 = 0x11;  // PE, and ET which is always set
   sregs->cr3 = sregs->cr4 = 0;
   sregs->efer = 0;
-}
-
-absl::StatusOr<std::string> ReadBootFile(const std::string& path, uint64_t limit_bytes) {
-  CPR_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFile(path, O_RDONLY));
-  absl::StatusOr<std::string> bytes = ReadToEnd(fd.get(), limit_bytes);
-  if (!bytes.ok()) return Annotate(bytes.status(), absl::StrCat("'", path, "'"));
-  return bytes;
 }
 
 }  // namespace cpr

@@ -87,8 +87,8 @@ struct Kernel {
 using Kernel64 = Kernel<Elf64_Ehdr, Elf64_Phdr>;
 using Kernel32 = Kernel<Elf32_Ehdr, Elf32_Phdr>;
 
-PvhBoot BootOf(const std::string& kernel) {
-  PvhBoot boot;
+BootRequest BootOf(const std::string& kernel) {
+  BootRequest boot;
   boot.kernel_name = "vmlinux";
   boot.kernel = kernel;
   boot.ram = {{0, kRamBytes}};
@@ -114,7 +114,7 @@ TEST(Pvh, LoadsBothClassesAndZeroesTheRest) {
 TEST(Pvh, StartInfoCarriesMemoryMapCommandLineAndInitrd) {
   const std::string kernel = Kernel64().Bytes();
   const std::string initrd(5000, 'i');
-  PvhBoot boot = BootOf(kernel);
+  BootRequest boot = BootOf(kernel);
   boot.cmdline = "cpus=2 quiet";
   boot.initrd_name = "initrd";
   boot.initrd = initrd;
@@ -217,7 +217,7 @@ TEST(Pvh, WhatDoesNotFitIsRefused) {
 
   const std::string file = Kernel64().Bytes();
   Ram ram;
-  PvhBoot boot = BootOf(file);
+  BootRequest boot = BootOf(file);
   boot.cmdline.assign(kMaxCmdlineBytes + 1, 'x');
   EXPECT_THAT(LoadPvh(boot, ram.Access()), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("4097 bytes")));
   boot.cmdline.clear();
@@ -256,6 +256,20 @@ TEST(Pvh, MissingFileIsNamed) {
   EXPECT_EQ(self.substr(0, SELFMAG), ELFMAG);
   EXPECT_THAT(ReadBootFile("/proc/self/exe", 100),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("/proc/self/exe")));
+}
+
+TEST(Pvh, StartInfoTellsOfAcpiAndReservedMemory) {
+  const std::string kernel = Kernel64().Bytes();
+  BootRequest boot = BootOf(kernel);
+  boot.rsdp_gpa = 0xe0000;
+  boot.reserved = {{0x9fc00, 0x60400}};
+  Ram ram;
+  CPR_ASSERT_OK_AND_ASSIGN(const PvhEntry entry, LoadPvh(boot, ram.Access()));
+  EXPECT_EQ(ram.At<uint64_t>(entry.start_info_gpa + 32), 0xe0000u);
+  EXPECT_EQ(ram.At<uint32_t>(entry.start_info_gpa + 48), 3u);
+  const uint64_t map = ram.At<uint64_t>(entry.start_info_gpa + 40);
+  EXPECT_EQ(ram.At<uint64_t>(map + 24), 0x9fc00u);
+  EXPECT_EQ(ram.At<uint32_t>(map + 24 + 16), 2u);
 }
 
 }  // namespace

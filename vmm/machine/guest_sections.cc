@@ -7,16 +7,19 @@
 #include "libcpr/kvm/sections.h"
 #include "libcpr/vmstate/proto_section.h"
 #include "vmm/chardev/chardev_state.h"
+#include "vmm/devices/acpi_pm_state.h"
 #include "vmm/devices/cmos_state.h"
 #include "vmm/devices/ioapic_state.h"
 #include "vmm/devices/reset_control_state.h"
 #include "vmm/devices/serial_state.h"
+#include "vmm/pci/pci_state.h"
 
 namespace cpr {
 namespace {
 
 constexpr char kMachine[] = "machine", kIoapic[] = "ioapic", kSerial[] = "serial", kChardev[] = "serial-chardev",
-               kCmos[] = "cmos", kReset[] = "reset-control";
+               kCmos[] = "cmos", kReset[] = "reset-control", kAcpiPm[] = "acpi-pm", kPciHost[] = "pci-host",
+               kPciFunction[] = "pci-function";
 constexpr uint32_t kVersion = 1;
 
 SectionInfo InfoOf(const char* name, Stage stage) { return {.name = name, .version = kVersion, .stage = stage}; }
@@ -51,6 +54,32 @@ kvm::GuestParts KvmPartsOf(Machine* machine) {
           }};
 }
 
+// A PCI function; its slot is the section's instance.
+Section PciFunctionSection(PciHost* host, uint32_t slot) {
+  auto staged = std::make_shared<PciFunctionState>();
+  SectionInfo info = InfoOf(kPciFunction, Stage::kLate);
+  info.instance = slot;
+  return ProtoSection<v1::PciFunctionState>(
+      info,
+      [=](v1::PciFunctionState* proto) {
+        *proto = PciFunctionStateToProto(host->function(slot)->Save());
+        return absl::OkStatus();
+      },
+      [=](const v1::PciFunctionState& proto) -> absl::Status {
+        CPR_ASSIGN_OR_RETURN(*staged, PciFunctionStateFromProto(proto));
+        return absl::OkStatus();
+      },
+      [=] { return host->RestoreFunction(slot, *staged); });
+}
+
+absl::Status AddPci(PciHost& host, SectionRegistry& sections) {
+  CPR_RETURN_IF_ERROR(sections.Add(DeviceSection(kPciHost, &host, &PciHostStateToProto, &PciHostStateFromProto)));
+  for (uint32_t slot = 0; slot < kPciSlots; ++slot) {
+    if (host.function(slot) != nullptr) CPR_RETURN_IF_ERROR(sections.Add(PciFunctionSection(&host, slot)));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status AddDevices(Machine* machine, SectionRegistry& sections) {
   Platform& platform = machine->platform();
   if (platform.ioapic() != nullptr) {
@@ -64,15 +93,18 @@ absl::Status AddDevices(Machine* machine, SectionRegistry& sections) {
         sections.Add(DeviceSection(kChardev, machine->serial(), &ChardevStateToProto, &ChardevStateFromProto)));
   }
   CPR_RETURN_IF_ERROR(sections.Add(DeviceSection(kCmos, &platform.cmos(), &CmosStateToProto, &CmosStateFromProto)));
-  return sections.Add(
-      DeviceSection(kReset, &platform.reset_control(), &ResetControlStateToProto, &ResetControlStateFromProto));
+  CPR_RETURN_IF_ERROR(sections.Add(
+      DeviceSection(kReset, &platform.reset_control(), &ResetControlStateToProto, &ResetControlStateFromProto)));
+  CPR_RETURN_IF_ERROR(
+      sections.Add(DeviceSection(kAcpiPm, &platform.acpi_pm(), &AcpiPmStateToProto, &AcpiPmStateFromProto)));
+  return AddPci(platform.pci(), sections);
 }
 
 }  // namespace
 
 std::vector<SectionSupport> GuestSectionSupport() {
   std::vector<SectionSupport> support = kvm::KvmSectionSupport();
-  for (const char* name : {kMachine, kIoapic, kSerial, kChardev, kCmos, kReset}) {
+  for (const char* name : {kMachine, kIoapic, kSerial, kChardev, kCmos, kReset, kAcpiPm, kPciHost, kPciFunction}) {
     support.push_back({name, kVersion});
   }
   return support;

@@ -5,7 +5,6 @@
 
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
-#include "vmm/boot/pvh.h"
 #include "vmm/machine/ram_layout.h"
 
 namespace cpr {
@@ -61,12 +60,16 @@ Machine::~Machine() { Pause(); }
 
 absl::Status Machine::CreatePlatform() {
   CPR_ASSIGN_OR_RETURN(
-      platform_, Platform::Create({.vm = &vm_,
-                                   .kernel_irqchip = kvm_plan_.vm.irqchip == kvm::IrqchipKind::kFull,
-                                   .serial = serial_.get(),
-                                   .ram_below_4g_bytes = memory_.low_bytes(),
-                                   .ram_above_4g_bytes = memory_.high_bytes(),
-                                   .reset = [this] { RequestEvent(GuestEvent::kReset, "the guest reset itself"); }}));
+      platform_,
+      Platform::Create({.vm = &vm_,
+                        .kernel_irqchip = kvm_plan_.vm.irqchip == kvm::IrqchipKind::kFull,
+                        .serial = serial_.get(),
+                        .ram_below_4g_bytes = memory_.low_bytes(),
+                        .ram_above_4g_bytes = memory_.high_bytes(),
+                        .pci = PciWindowsAbove(memory_.high_bytes() > 0 ? kHighRamGpa + memory_.high_bytes() : 0),
+                        .reset = [this] { RequestEvent(GuestEvent::kReset, "the guest reset itself"); },
+                        .suspend = [this] { RequestEvent(GuestEvent::kSuspend, "the guest suspended itself"); },
+                        .power_off = [this] { RequestEvent(GuestEvent::kShutdown, "the guest powered itself off"); }}));
   return absl::OkStatus();
 }
 
@@ -83,12 +86,14 @@ void Machine::Resume() {
   }
   ran_ = true;
   platform_->ConnectInput();
+  platform_->pci().AttachInterrupts().IgnoreError();  // KVM had them before
   vcpus_->Start();
 }
 
 void Machine::Pause() {
   if (!running_) return;
   vcpus_->Park();
+  platform_->pci().DetachInterrupts().IgnoreError();  // KVM has them
   running_ = false;
 }
 

@@ -37,8 +37,8 @@ class Machine final : private VcpuExits {
     GuestMemory memory;
     std::unique_ptr<Chardev> serial;  // null: the machine has no serial port
   };
-  // The guest reset itself, powered itself off, or cannot go on. All vCPUs are parked when this is called, on the event
-  // loop, and the machine stays paused unless the callee resumes it (after Reset, as a rule). `text` says why.
+  // The guest reset, suspended or powered off itself, or cannot go on. All vCPUs are parked when this is called, on the
+  // event loop, and the machine stays paused unless the callee resumes it (after Reset, as a rule). `text` says why.
   using EventCallback = std::function<void(GuestEvent event, const std::string& text)>;
 
   // Builds the machine up to parked vCPU threads; nothing runs, and RAM is as it was. `system` and `loop` must outlive
@@ -60,6 +60,11 @@ class Machine final : private VcpuExits {
   // After an error the guest cannot run.
   absl::Status Reset();
 
+  // Wakes a guest that has suspended itself (GuestEvent::kSuspend): everything but RAM is as after a reset, and vCPU 0
+  // at the guest's waking vector. Resume lets it run. kFailedPrecondition: the guest left none; nothing has changed
+  // then.
+  absl::Status Wakeup();
+
   // An event that the callback has not been told of yet: the guest must not be handed over.
   bool event_pending() const { return event_pending_.load(); }
 
@@ -77,6 +82,9 @@ class Machine final : private VcpuExits {
   Machine(const kvm::System* system, EventLoop* loop, Parts parts, kvm::Vm vm, EventCallback on_event);
   absl::Status CreatePlatform();
   absl::Status RestoreResetState(const ResetState& state);
+  absl::Status ResetAllButRam();
+  absl::Status WriteAcpiTables();
+  absl::StatusOr<uint32_t> WakingVector() const;
   void RequestEvent(GuestEvent event, const std::string& text);
   void DeliverEvent(GuestEvent event, const std::string& text);
 

@@ -10,7 +10,6 @@ namespace {
 
 constexpr uint64_t kCom1Port = 0x3f8;
 constexpr unsigned kCom1Irq = 4;
-constexpr uint32_t kMsiLevelTriggered = 1u << 15;  // of an MSI's data
 
 BusHandler ByteHandler(std::function<uint8_t(uint64_t)> read, std::function<void(uint64_t, uint8_t)> write) {
   return {.read = [read = std::move(read)](uint64_t offset, unsigned) -> uint64_t { return read(offset); },
@@ -20,15 +19,19 @@ BusHandler ByteHandler(std::function<uint8_t(uint64_t)> read, std::function<void
 
 }  // namespace
 
+Platform::Platform(Parameters parameters)
+    : parameters_(std::move(parameters)),
+      interrupt_routes_(parameters_.vm,
+                        parameters_.kernel_irqchip ? kvm::GsiRoutes::OfFullIrqchip() : kvm::GsiRoutes()) {}
+
 absl::StatusOr<std::unique_ptr<Platform>> Platform::Create(Parameters parameters) {
   std::unique_ptr<Platform> platform(new Platform(std::move(parameters)));
-  if (platform->parameters_.kernel_irqchip) {
-    platform->routes_ = kvm::GsiRoutes::OfFullIrqchip();
-  } else {
-    CPR_RETURN_IF_ERROR(platform->AddIoapic());
-  }
+  if (!platform->parameters_.kernel_irqchip) CPR_RETURN_IF_ERROR(platform->AddIoapic());
   if (platform->parameters_.serial != nullptr) CPR_RETURN_IF_ERROR(platform->AddSerial());
   CPR_RETURN_IF_ERROR(platform->AddOthers());
+  CPR_RETURN_IF_ERROR(platform->AddResetControl());
+  CPR_RETURN_IF_ERROR(platform->AddAcpi());
+  CPR_RETURN_IF_ERROR(platform->AddPci());
   return platform;
 }
 
@@ -69,17 +72,46 @@ absl::Status Platform::AddOthers() {
   cmos_ = std::make_unique<Cmos>(Cmos::Parameters{.ram_below_4g_bytes = parameters_.ram_below_4g_bytes,
                                                   .ram_above_4g_bytes = parameters_.ram_above_4g_bytes,
                                                   .utc = [] { return absl::Now(); }});
-  CPR_RETURN_IF_ERROR(ports_.Add("cmos", Cmos::kPort, Cmos::kPorts, 1,
-                                 ByteHandler([this](uint64_t offset) { return cmos_->Read(offset); },
-                                             [this](uint64_t offset, uint8_t value) { cmos_->Write(offset, value); })));
+  return ports_.Add("cmos", Cmos::kPort, Cmos::kPorts, 1,
+                    ByteHandler([this](uint64_t offset) { return cmos_->Read(offset); },
+                                [this](uint64_t offset, uint8_t value) { cmos_->Write(offset, value); }));
+}
+
+absl::Status Platform::AddResetControl() {
   reset_control_ = std::make_unique<ResetControl>(parameters_.reset);
-  CPR_RETURN_IF_ERROR(
-      ports_.Add("keyboard command", ResetControl::kKeyboardCommandPort, 1, 1,
-                 ByteHandler([this](uint64_t) { return reset_control_->ReadKeyboard(); },
-                             [this](uint64_t, uint8_t value) { reset_control_->WriteKeyboard(value); })));
-  return ports_.Add("reset control", ResetControl::kResetControlPort, 1, 1,
-                    ByteHandler([this](uint64_t) { return reset_control_->ReadResetControl(); },
-                                [this](uint64_t, uint8_t value) { reset_control_->WriteResetControl(value); }));
+  return ports_.Add("keyboard command", ResetControl::kKeyboardCommandPort, 1, 1,
+                    ByteHandler([this](uint64_t) { return reset_control_->ReadKeyboard(); },
+                                [this](uint64_t, uint8_t value) { reset_control_->WriteKeyboard(value); }));
+}
+
+absl::Status Platform::AddAcpi() {
+  acpi_pm_ = std::make_unique<AcpiPm>(AcpiPm::Wiring{.sci = [this](bool level) { SetIrq(AcpiPm::kSciIrq, level); },
+                                                     .suspend = parameters_.suspend,
+                                                     .power_off = parameters_.power_off,
+                                                     .utc = [] { return absl::Now(); }});
+  return ports_.Add(
+      "ACPI", AcpiPm::kPort, AcpiPm::kPorts, 4,
+      {.read = [this](uint64_t offset, unsigned size) -> uint64_t { return acpi_pm_->Read(offset, size); },
+       .write = [this](uint64_t offset, unsigned size,
+                       uint64_t value) { acpi_pm_->Write(offset, size, static_cast<uint32_t>(value)); }});
+}
+
+absl::Status Platform::AddPci() {
+  CPR_ASSIGN_OR_RETURN(pci_, PciHost::Create(parameters_.pci, &ports_, &mmio_));
+  // The chipset's reset control lies among PCI's ports: a byte at 0xcf9 is for it.
+  constexpr uint64_t kResetOffset = ResetControl::kResetControlPort - PciHost::kPort;
+  return ports_.Add("PCI configuration ports", PciHost::kPort, PciHost::kPorts, 4,
+                    {.read = [this](uint64_t offset, unsigned size) -> uint64_t {
+                       if (offset == kResetOffset && size == 1) return reset_control_->ReadResetControl();
+                       return pci_->ReadPort(offset, size);
+                     },
+                     .write =
+                         [this](uint64_t offset, unsigned size, uint64_t value) {
+                           if (offset == kResetOffset && size == 1) {
+                             return reset_control_->WriteResetControl(static_cast<uint8_t>(value));
+                           }
+                           pci_->WritePort(offset, size, static_cast<uint32_t>(value));
+                         }});
 }
 
 void Platform::ConnectInput() {
@@ -95,21 +127,14 @@ void Platform::SetIrq(unsigned pin, bool level) {
 }
 
 absl::Status Platform::CommitRoutes() {
-  if (ioapic_ == nullptr) return absl::OkStatus();
-  MutexLock lock(&routes_mutex_);
-  // KVM needs the level-triggered pins alone, to tell of their EOI; edges go by KVM_SIGNAL_MSI. A guest that only uses
-  // edges costs no update.
-  std::vector<IoapicRoute> routes = ioapic_->Routes();
-  for (unsigned pin = 0; pin < kIoapicPins; ++pin) routes_.Clear(pin);
-  for (const IoapicRoute& route : routes) {
-    if ((route.msi.data & kMsiLevelTriggered) != 0) routes_.SetMsi(route.pin, route.msi.address, route.msi.data);
-  }
-  return routes_.Commit(*parameters_.vm);
+  return ioapic_ == nullptr ? absl::OkStatus() : interrupt_routes_.SetIoapic(ioapic_->Routes());
 }
 
 absl::Status Platform::Reset() {
   if (serial_ != nullptr) CPR_RETURN_IF_ERROR(serial_->Restore(SerialState()));
   CPR_RETURN_IF_ERROR(reset_control_->Restore(ResetControlState()));
+  acpi_pm_->Reset();
+  pci_->Reset();
   if (ioapic_ == nullptr) return absl::OkStatus();
   CPR_RETURN_IF_ERROR(ioapic_->Restore(IoapicState()));
   return CommitRoutes();

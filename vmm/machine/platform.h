@@ -8,20 +8,22 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "libcpr/base/mutex.h"
 #include "libcpr/kvm/gsi_routes.h"
 #include "libcpr/kvm/vm.h"
 #include "vmm/chardev/chardev.h"
+#include "vmm/devices/acpi_pm.h"
 #include "vmm/devices/bus.h"
 #include "vmm/devices/cmos.h"
 #include "vmm/devices/ioapic.h"
 #include "vmm/devices/reset_control.h"
 #include "vmm/devices/serial.h"
+#include "vmm/machine/interrupt_routes.h"
+#include "vmm/pci/pci_host.h"
 
 namespace cpr {
 
 // The devices that every machine has, wired to each other, to KVM and to the buses: IOAPIC (with a split irqchip),
-// the serial port COM1 with its chardev, CMOS, reset ports. Its state is its devices' states.
+// the serial port COM1 with its chardev, CMOS, reset ports, ACPI and the PCI bus. Its state is its devices' states.
 // Thread-safe: the devices lock for themselves.
 class Platform {
  public:
@@ -31,7 +33,11 @@ class Platform {
     Chardev* serial = nullptr;  // must outlive the platform; nullptr: no serial port
     uint64_t ram_below_4g_bytes = 0;
     uint64_t ram_above_4g_bytes = 0;
-    std::function<void()> reset;  // the guest asks for it; called on a vCPU thread
+    PciWindows pci;
+    // The guest asks for it; called on a vCPU thread.
+    std::function<void()> reset;
+    std::function<void()> suspend;    // ACPI S3
+    std::function<void()> power_off;  // ACPI S5
   };
   static absl::StatusOr<std::unique_ptr<Platform>> Create(Parameters parameters);
   // Takes the chardev's callbacks away. On the event loop's thread.
@@ -47,32 +53,40 @@ class Platform {
   Serial* serial() { return serial_.get(); }
   Cmos& cmos() { return *cmos_; }
   ResetControl& reset_control() { return *reset_control_; }
+  AcpiPm& acpi_pm() { return *acpi_pm_; }
+  PciHost& pci() { return *pci_; }
+  // For the interrupts of PCI functions.
+  MsiRouter& msi_router() { return interrupt_routes_; }
 
   // Lets input reach the serial port; Create leaves it waiting in the chardev. On the event loop's thread.
   void ConnectInput();
   // KVM's interrupt routes. Of the vCPUs only the IOAPIC's registers change them: for use while all are parked.
-  kvm::GsiRoutes& routes() { return routes_; }
+  kvm::GsiRoutes& routes() { return interrupt_routes_.gsi_routes(); }
   // Gives KVM the IOAPIC's routes, if they have changed: one slow call for all.
   absl::Status CommitRoutes();
   // Puts every device into the state in which it was made.
   absl::Status Reset();
 
  private:
-  explicit Platform(Parameters parameters) : parameters_(std::move(parameters)) {}
+  explicit Platform(Parameters parameters);
   absl::Status AddIoapic();
   absl::Status AddSerial();
   absl::Status AddOthers();
+  absl::Status AddResetControl();
+  absl::Status AddAcpi();
+  absl::Status AddPci();
   void SetIrq(unsigned pin, bool level);
 
   const Parameters parameters_;
+  InterruptRoutes interrupt_routes_;
   Bus ports_;
   Bus mmio_;
   std::unique_ptr<Ioapic> ioapic_;
   std::unique_ptr<Serial> serial_;
   std::unique_ptr<Cmos> cmos_;
   std::unique_ptr<ResetControl> reset_control_;
-  Mutex routes_mutex_;  // two vCPUs may write the IOAPIC at once
-  kvm::GsiRoutes routes_;
+  std::unique_ptr<AcpiPm> acpi_pm_;
+  std::unique_ptr<PciHost> pci_;
 };
 
 }  // namespace cpr

@@ -13,6 +13,7 @@ enum class GuestEvent {
   kUnspecified,
   kReset,          // it asked for a reset, or a vCPU shut down (triple fault), which resets a PC
   kShutdown,       // it asked to be powered off
+  kSuspend,        // it suspended itself to RAM
   kPanic,          // it reported a crash
   kInternalError,  // KVM cannot run it: the text says what KVM said
 };
