@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "google/protobuf/arena.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/vmstate/proto_payload.h"
 #include "libcpr/vmstate/section.h"
@@ -27,14 +28,17 @@ Section ProtoSection(SectionInfo info, std::function<absl::Status(Proto*)> save,
   Proto::descriptor();  // made on first use, which takes longer than to decode: not while a guest stands still
   Section section;
   section.info = std::move(info);
+  // In arenas: state has many small messages, and most of the time to decode them would go into allocating each.
   section.save = [save = std::move(save)](std::string* payload) -> absl::Status {
-    Proto proto;
-    CPR_RETURN_IF_ERROR(save(&proto));
-    return EncodeProto(proto, payload);
+    google::protobuf::Arena arena;
+    Proto* proto = google::protobuf::Arena::CreateMessage<Proto>(&arena);
+    CPR_RETURN_IF_ERROR(save(proto));
+    return EncodeProto(*proto, payload);
   };
   section.load = [load = std::move(load), known_version](absl::string_view payload, uint32_t version) -> absl::Status {
-    CPR_ASSIGN_OR_RETURN(const Proto proto, DecodeProto<Proto>(payload, version, known_version));
-    return load(proto);
+    google::protobuf::Arena arena;
+    CPR_ASSIGN_OR_RETURN(const Proto* proto, DecodeProto<Proto>(payload, version, known_version, &arena));
+    return load(*proto);
   };
   section.apply = std::move(apply);
   return section;
