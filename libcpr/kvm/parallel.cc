@@ -40,7 +40,10 @@ absl::Status RestoreVcpus(absl::Span<Vcpu* const> vcpus, absl::Span<const VcpuSt
                           const VcpuExecutor& run) {
   CPR_RETURN_IF_ERROR(CheckIds(vcpus, states));
   std::vector<absl::Status> results(vcpus.size());
-  run(vcpus.size(), [&](size_t i) { results[i] = RestoreVcpu(*vcpus[i], states[i], caps); });
+  run(vcpus.size(), [&](size_t i) {
+    results[i] = RestoreVcpu(*vcpus[i], states[i], caps);
+    if (results[i].ok()) results[i] = NotifyGuestStopped(*vcpus[i]);
+  });
   for (const absl::Status& result : results) CPR_RETURN_IF_ERROR(result);
   return absl::OkStatus();
 }

@@ -21,7 +21,8 @@ using VcpuExecutor = std::function<void(size_t count, absl::FunctionRef<void(siz
 void RunInCaller(size_t count, absl::FunctionRef<void(size_t)> task);
 
 // SaveVcpu and RestoreVcpu of all vCPUs of a VM through `run`. states[i] belongs to vcpus[i]; the error of the lowest i
-// is returned. RestoreVcpus: kInvalidArgument, with nothing touched, when counts or ids differ.
+// is returned. RestoreVcpus: kInvalidArgument, with nothing touched, when counts or ids differ; each vCPU is told that
+// it was stopped, too (NotifyGuestStopped).
 absl::StatusOr<std::vector<VcpuState>> SaveVcpus(absl::Span<const Vcpu* const> vcpus, const VcpuSavePlan& plan,
                                                  const VcpuExecutor& run = RunInCaller);
 absl::Status RestoreVcpus(absl::Span<Vcpu* const> vcpus, absl::Span<const VcpuState> states, const HostCaps& caps,

@@ -74,6 +74,22 @@ INSTANTIATE_TEST_SUITE_P(Shapes, EveryMode,
                                            Shape{2, true, "Vcpus2Kernel"}, Shape{4, true, "Vcpus4Kernel"}),
                          [](const auto& info) { return info.param.name; });
 
+// A guest that is not told takes a long gap, as over a reboot, for a lockup.
+TEST(GuestClock, EveryVcpuIsToldThatItWasStopped) {
+  CPR_SKIP_WITHOUT_KVM();
+  constexpr int kVcpus = 2;
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestRig> rig, GuestRig::Start({.vcpus = kVcpus, .ram_mib = 64}));
+  for (const Mode mode : kModes) {
+    std::vector<uint64_t> told;
+    for (int i = 0; i < kVcpus; ++i) told.push_back(uint64_t{rig->view().abi().vcpu[i].clock_stopped_seen});
+    CPR_ASSERT_OK_AND_ASSIGN(const Handover handover, rig->HandOver(mode));
+    EXPECT_THAT(handover.verdict, IsOk());
+    for (int i = 0; i < kVcpus; ++i) {
+      EXPECT_GT(rig->view().abi().vcpu[i].clock_stopped_seen, told[i]) << ModeName(mode) << ", vCPU " << i;
+    }
+  }
+}
+
 // What a process has open, by what it is: "anon_inode:kvm-vm".
 std::multiset<std::string> OpenFiles(pid_t pid) {
   std::multiset<std::string> files;
