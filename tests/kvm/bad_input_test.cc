@@ -192,7 +192,8 @@ TEST_F(BadInput, ExecOfAProgramThatCrashesWhenAsked) {
 TEST_F(BadInput, ExecLeavesNoPartialStateFile) {
   const std::string path = rig_->File("exec.state");
   ExpectFails("/no/such/vmm", [&] {
-    return Exec({"/no/such/vmm", "-incoming", "memfd:"}, absl::StrCat("file:", path));
+    const std::string uri = absl::StrCat("file:", path);
+    return Exec({"/no/such/vmm", "-incoming", uri}, uri);
   });
   std::error_code ignored;
   const auto size = std::filesystem::file_size(path, ignored);

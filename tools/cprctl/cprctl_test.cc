@@ -13,6 +13,7 @@
 #include "libcpr/modes/ownership.h"
 #include "libcpr/testing/matchers.h"
 #include "libcpr/vmstate/container.h"
+#include "proto/cpr/v1/handover.pb.h"
 
 namespace cpr {
 namespace {
@@ -57,6 +58,25 @@ std::string State() {
       IsOk());
   EXPECT_THAT(writer.Finish(), IsOk());
   return bytes;
+}
+
+TEST(CprctlTest, SaysWhereTheMarkOfAStreamedStateIs) {
+  v1::RamState ram;
+  ram.set_mark_id("0123456789abcdef");
+  v1::RamBlockDescriptor& block = *ram.add_blocks()->mutable_layout();
+  block.set_shared(true);
+  block.set_path("/dev/shm/ram0");
+  std::string bytes;
+  ContainerWriter writer(&bytes, StateIdentity{});
+  EXPECT_THAT(writer.Add({.name = "cpr/ram", .stage = Stage::kEarly},
+                         [&](std::string* payload) {
+                           ram.AppendToString(payload);
+                           return absl::OkStatus();
+                         }),
+              IsOk());
+  EXPECT_THAT(writer.Finish(), IsOk());
+  EXPECT_THAT(RunCprctl("inspect " + WriteFile(bytes)).output,
+              HasSubstr("said by mark 30313233343536373839616263646566 in /dev/shm/ram0.cpr-mark\n"));
 }
 
 TEST(CprctlTest, PrintsAWholeState) {

@@ -8,8 +8,10 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "libcpr/modes/ownership.h"
+#include "libcpr/modes/ram_mark.h"
 #include "libcpr/vmstate/container.h"
 #include "libcpr/vmstate/section_frame.h"
+#include "proto/cpr/v1/handover.pb.h"
 
 namespace cpr {
 namespace {
@@ -78,6 +80,16 @@ void AppendSections(absl::string_view rest, uint64_t at, std::string* text) {
   }
 }
 
+// A state that went through a stream: its own word is only a copy of what was true when it was saved.
+void AppendMark(const ContainerReader& reader, std::string* text) {
+  const ContainerReader::View* view = reader.Find("cpr/ram", 0);
+  v1::RamState ram;
+  if (view == nullptr || !ram.ParseFromArray(view->payload.data(), static_cast<int>(view->payload.size()))) return;
+  if (ram.mark_id().empty()) return;
+  absl::StrAppend(text, "saved into a stream: whether the guest has been resumed is said by mark ",
+                  absl::BytesToHexString(ram.mark_id()), " in ", RamMarkPath(MarkedRamPath(ram)), "\n");
+}
+
 }  // namespace
 
 absl::Status InspectState(absl::string_view bytes, std::string* text) {
@@ -90,7 +102,9 @@ absl::Status InspectState(absl::string_view bytes, std::string* text) {
   if (end > header->header_bytes) {
     AppendSections(bytes.substr(header->header_bytes, end - header->header_bytes), header->header_bytes, text);
   }
-  return ContainerReader::Parse(bytes).status();
+  const absl::StatusOr<ContainerReader> reader = ContainerReader::Parse(bytes);
+  if (reader.ok()) AppendMark(*reader, text);
+  return reader.status();
 }
 
 }  // namespace cpr

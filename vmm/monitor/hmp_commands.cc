@@ -109,8 +109,7 @@ constexpr Command kCommands[] = {
      false, 2, kAnyNumber, &SetParameter},
     {"quit", "q", "", "quit the VMM", false, 0, 0, &Quit},
     {"stop", "s", "", "stop emulation", false, 0, 0, &Simple<&MonitorTarget::Stop>},
-    {"system_powerdown", "", "", "send system power down event (refused: the machine has no ACPI)", false, 0, 0,
-     &Simple<&MonitorTarget::SystemPowerdown>},
+    {"system_powerdown", "", "", "send system power down event", false, 0, 0, &Simple<&MonitorTarget::SystemPowerdown>},
     {"system_reset", "", "", "reset the system", false, 0, 0, &Simple<&MonitorTarget::SystemReset>},
     {"system_wakeup", "", "", "wakeup guest from suspend", false, 0, 0, &Simple<&MonitorTarget::SystemWakeup>},
 };

@@ -1,5 +1,8 @@
 #include "vmm/monitor/migration_settings.h"
 
+#include <filesystem>
+#include <system_error>
+
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/status_macros.h"
 #include "vmm/options/options.h"
@@ -100,6 +103,31 @@ absl::Status MigrationSettings::CheckReboot(const Address& main) const {
   return absl::OkStatus();
 }
 
+namespace {
+
+// A path as it is meant: the new program starts in this one's folder.
+Address Resolved(Address address) {
+  std::error_code error;
+  const auto absolute = std::filesystem::absolute(address.path, error);
+  if (!error && address.transport == Transport::kFile) address.path = absolute.lexically_normal().string();
+  return address;
+}
+
+// The new program finds its guest whatever its -incoming says; one that says something else was meant otherwise.
+absl::Status CheckIncomingWords(absl::Span<const std::string> words, const Address& main) {
+  for (size_t i = 0; i + 1 < words.size(); ++i) {
+    if (!HasIncomingOption({words[i], words[i + 1]})) continue;
+    const absl::StatusOr<Address> named = ParseUri(words[i + 1]);
+    if (named.ok() && Resolved(*named) == Resolved(main)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("cpr-exec-command has -incoming ", words[i + 1],
+                                                   ", but the state goes to ", FormatUri(main),
+                                                   ": give the same in both places"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status MigrationSettings::CheckExec(const Address& main) const {
   if (exec_command_.empty()) return absl::FailedPreconditionError("cpr-exec mode requires setting cpr-exec-command");
   if (!HasIncomingOption(exec_command_)) {
@@ -107,7 +135,12 @@ absl::Status MigrationSettings::CheckExec(const Address& main) const {
         "cpr-exec-command has no -incoming: the new program would start another guest");
   }
   if (IsStream(main)) return StreamRefused(main, Mode::kExec, "memfd: or file:");
-  return absl::OkStatus();
+  if (main.transport != Transport::kFile && main.transport != Transport::kMemfd) return absl::OkStatus();  // see below
+  if (main.offset_bytes != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        FormatUri(main), ": cpr-exec needs a file of its own for the state, without an offset, or memfd:"));
+  }
+  return CheckIncomingWords(exec_command_, main);
 }
 
 absl::Status MigrationSettings::CheckOutgoing(const Channels& channels) const {

@@ -114,7 +114,10 @@ TEST(MigrationSettingsTest, ChecksCommandAndChannelsOfExec) {
   settings.SetExecCommand({"numactl", "cpr-vmm", "-incoming", "memfd:"});
   const ChannelCase kCases[] = {
       {Main("memfd:"), ""},
-      {Main("file:x"), ""},
+      {Main("file:x"),
+       "cpr-exec-command has -incoming memfd:, but the state goes to file:x: give the same in both places"},
+      {Main("file:x,offset=4096"),
+       "file:x,offset=4096: cpr-exec needs a file of its own for the state, without an offset, or memfd:"},
       {Main("tcp:0:1"),
        "tcp:0:1 cannot be used with cpr-exec: it is a stream, and the old program is gone before the new one reads; "
        "use "
@@ -129,6 +132,16 @@ TEST(MigrationSettingsTest, ChecksCommandAndChannelsOfExec) {
       {WithCpr("memfd:"), "the 'cpr' channel is for cpr-transfer, and mode is cpr-exec"},
   };
   for (const ChannelCase& c : kCases) EXPECT_EQ(settings.CheckOutgoing(c.channels).message(), c.message);
+}
+
+TEST(MigrationSettingsTest, ExecCommandNamesTheStateAsMigrateDoes) {
+  MigrationSettings settings;
+  ASSERT_THAT(settings.SetMode("cpr-exec"), IsOk());
+  settings.SetExecCommand({"cpr-vmm", "-incoming", "file:folder/../x", "-S"});
+  EXPECT_THAT(settings.CheckOutgoing(Main("file:x")), IsOk());
+  settings.SetExecCommand({"cpr-vmm", "-incoming", "defer"});
+  EXPECT_EQ(settings.CheckOutgoing(Main("memfd:")).message(),
+            "cpr-exec-command has -incoming defer, but the state goes to memfd:: give the same in both places");
 }
 
 TEST(MigrationSettingsTest, IncomingNeedsNoModeButTakesNoCprChannel) {
