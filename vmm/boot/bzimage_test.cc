@@ -1,5 +1,7 @@
 #include "vmm/boot/bzimage.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -34,7 +36,11 @@ class Ram {
     std::memcpy(&value, &bytes_.at(gpa), sizeof(T));
     return value;
   }
-  std::string Text(uint64_t gpa) const { return reinterpret_cast<const char*>(&bytes_.at(gpa)); }
+  // Up to a zero byte, or the end of RAM.
+  std::string Text(uint64_t gpa) const {
+    const auto begin = bytes_.begin() + static_cast<std::ptrdiff_t>(gpa);
+    return std::string(begin, std::find(begin, bytes_.end(), 0));
+  }
 
  private:
   std::vector<uint8_t> bytes_ = std::vector<uint8_t>(kRamBytes, 0xee);
