@@ -30,12 +30,13 @@ class RunTest(unittest.TestCase):
         return emulator.run(["/bin/sh", "-c", f"cd {self.folder}; {script}"], self.folder, seconds, echo)
 
     def test_the_verdict_counts_and_the_console_does_not(self):
-        self.assertEqual(self.run_host("echo pass >verdict; echo fail").kind, "pass")
+        self.assertEqual(self.run_host("echo pass >verdict; echo fail"), emulator.Verdict("pass"))
         self.assertEqual((self.folder / "log").read_bytes(), b"fail\n")
 
     def test_the_console_alone_is_no_verdict(self):
         verdict = self.run_host("echo pass; exit 3")
-        self.assertEqual((verdict.kind, verdict.why), ("fail", "the host ended without a verdict (QEMU's exit status 3)"))
+        why = "the host ended without a verdict (QEMU's exit status 3)"
+        self.assertEqual(verdict, emulator.Verdict("fail", why, given=False))
 
     def test_a_hung_host_is_killed(self):
         verdict = self.run_host("exec sleep 1000", seconds=1)
@@ -54,7 +55,7 @@ class CommandTest(unittest.TestCase):
             words = emulator.command(wanted, "/root", "/kernel", pathlib.Path(folder))
             self.assertIn("3G,slots=2,maxmem=7516192768", words)
             self.assertIn("edu", words)
-            self.assertEqual((pathlib.Path(folder) / "nvdimm").stat().st_size, 528 << 20)
+            self.assertEqual((pathlib.Path(folder) / "nvdimm").stat().st_size, (512 << 20) + (128 << 10))
             self.assertEqual((pathlib.Path(folder) / "nvme").stat().st_size, 64 << 20)
 
 
