@@ -22,7 +22,7 @@ if [ "$stage" = 1 ]; then
   hmp_says "migrate_set_parameter mode cpr-reboot"
   hmp_says "migrate_set_capability x-ignore-shared on"
   hmp_says "migrate -d file:/mnt/vm.state"
-  hmp_says "info status" "VM status: paused (postmigrate)"
+  hmp_until "info status" "VM status: paused (postmigrate)"
   echo $(($(date +%s) - $(guest_seconds "$serial"))) >/mnt/born
   quit_vmm
   umount /mnt
@@ -34,7 +34,7 @@ hmp_says "info status" "VM status: paused (inmigrate)"
 hmp_says "migrate_set_parameter mode cpr-reboot"
 hmp_says "migrate_set_capability x-ignore-shared on"
 hmp_says "migrate_incoming file:/mnt/vm.state"
-hmp_says "info status" "VM status: running"
+hmp_until "info status" "VM status: running"
 await_guest_ok "$serial" 2
 # Its age by its own TSC, which kvm-clock is checked against, is its age by the wall clock, which a kernel reads anew in
 # whole seconds.
