@@ -93,9 +93,10 @@ def count_lines(text):
 
 
 class _Events:
-    """The events of a build-event file by kind, keyed by target."""
+    """The events of a build-event file by kind, keyed by target. `not_asked`: tags whose tests are built, but not run."""
 
-    def __init__(self, lines):
+    def __init__(self, lines, not_asked):
+        self.not_asked = set(not_asked)
         self.tests = set()
         self.done = {}
         self.runs = collections.defaultdict(dict)
@@ -110,7 +111,8 @@ class _Events:
             name = label or " ".join(key.get("pattern", [])) or kind
             self.aborted[name] = _first_line(event["aborted"].get("description") or event["aborted"].get("reason"))
         elif kind == "targetConfigured" and event["configured"].get("targetKind", "").endswith("_test rule"):
-            self.tests.add(label)
+            if self.not_asked.isdisjoint(event["configured"].get("tag", [])):
+                self.tests.add(label)
         elif kind == "targetCompleted":
             self.done[label] = event.get("completed", {}).get("success", False)
         elif kind == "testResult":
@@ -118,9 +120,12 @@ class _Events:
             self.runs[label][(key.get("run"), key.get("shard"))] = event["testResult"]
 
 
-def read_events(lines):
-    """The results of one `bazel test` from the lines of its --build_event_json_file."""
-    events = _Events(lines)
+def read_events(lines, not_asked=()):
+    """The results of one `bazel test` from the lines of its --build_event_json_file.
+
+    `not_asked`: the tags that --test_tag_filters left out. Their tests must be built, but need not have run.
+    """
+    events = _Events(lines, not_asked)
     results = Results(programs=len(events.tests))
     for label, runs in sorted(events.runs.items()):
         for run in runs.values():

@@ -27,8 +27,8 @@ ALL_SKIPPED_XML = """<testsuites><testsuite name="K"><testcase name="A" status="
 BAZEL_XML = """<testsuites><testsuite name="t" tests="1"><testcase name="t" status="run"></testcase></testsuite></testsuites>"""
 
 
-def configured(label, kind="cc_test rule"):
-    return {"id": {"targetConfigured": {"label": label}}, "configured": {"targetKind": kind}}
+def configured(label, kind="cc_test rule", tags=()):
+    return {"id": {"targetConfigured": {"label": label}}, "configured": {"targetKind": kind, "tag": list(tags)}}
 
 
 def completed(label, success=True):
@@ -65,8 +65,8 @@ class ReadEventsTest(unittest.TestCase):
             "testResult": {"status": status, "testActionOutput": [{"name": "test.xml", "uri": path.as_uri()}]},
         }
 
-    def read(self, *events):
-        return bazel_results.read_events([json.dumps(event) for event in events])
+    def read(self, *events, not_asked=()):
+        return bazel_results.read_events([json.dumps(event) for event in events], not_asked)
 
     def test_a_program_that_skipped_everything_did_not_pass(self):
         results = self.read(configured("//a:k"), completed("//a:k"), self.result("//a:k", ALL_SKIPPED_XML))
@@ -99,6 +99,13 @@ class ReadEventsTest(unittest.TestCase):
 
     def test_a_test_that_never_ran_failed(self):
         self.assertEqual(self.read(configured("//a:t"), completed("//a:t")).failed, ["//a:t: was not run"])
+
+    def test_a_test_that_was_not_asked_for_need_not_run_but_must_be_built(self):
+        tagged = configured("//a:t", tags=["no_asan"])
+        self.assertEqual(self.read(tagged, completed("//a:t"), not_asked=["no_asan"]).line(), "0 passed, 0 failed, 0 skipped")
+        self.assertEqual(self.read(tagged, completed("//a:t"), not_asked=["no_tsan"]).failed, ["//a:t: was not run"])
+        broken = self.read(tagged, completed("//a:t", success=False), not_asked=["no_asan"])
+        self.assertEqual(broken.failed, ["//a:t: could not be built"])
 
 
 if __name__ == "__main__":
