@@ -20,11 +20,10 @@ _NVDIMM_LABEL = 128 << 10
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """How a host ended: pass, fail or skip, and why. `given`: by the scenario, not for want of a verdict."""
+    """How a host ended: pass, fail or skip, and why."""
 
     kind: str
     why: str = ""
-    given: bool = True
 
 
 def size_bytes(size):
@@ -69,16 +68,16 @@ def _nvme(size, folder):
 
 def command(scenario, debian, kernel, folder):
     """QEMU's command line. Its console is stdout; what PID 1 alone writes, the second serial port, is folder/verdict.
-    folder/monitor is a socket to ask a host that hangs; folder/resets has the processors' state at each reset, and so
-    after a triple fault.
+    folder/monitor is a socket to ask a host that hangs; folder/resets tells whether a triple fault ended it.
 
+    One CPU more than the scenario has: host/init keeps the first one free of guests (docs/testbed.md has the reason).
     Intel's IOMMU beside an AMD-like processor: with QEMU's AMD one, an nvme's interrupts never arrive.
     """
     memory = scenario.memory
     if scenario.nvdimm:
         memory += f",slots=2,maxmem={size_bytes(scenario.memory) + (4 << 30)}"
     words = [
-        *qemu_program(debian), "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(scenario.cpus), "-m", memory,
+        *qemu_program(debian), "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(scenario.cpus + 1), "-m", memory,
         "-M", "q35,kernel-irqchip=split" + (",nvdimm=on" if scenario.nvdimm else ""),
         "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-serial", f"file:{folder}/verdict",
         "-monitor", f"unix:{folder}/monitor,server=on,wait=off", "-d", "cpu_reset", "-D", f"{folder}/resets",
@@ -133,5 +132,5 @@ def run(words, folder, seconds, echo=None):
     if verdict:
         return verdict
     if not ended:
-        return Verdict("fail", f"no verdict after {seconds} s: the host was killed", given=False)
-    return Verdict("fail", f"the host ended without a verdict (QEMU's exit status {status})", given=False)
+        return Verdict("fail", f"no verdict after {seconds} s: the host was killed")
+    return Verdict("fail", f"the host ended without a verdict (QEMU's exit status {status})")

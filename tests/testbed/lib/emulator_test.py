@@ -36,7 +36,7 @@ class RunTest(unittest.TestCase):
     def test_the_console_alone_is_no_verdict(self):
         verdict = self.run_host("echo pass; exit 3")
         why = "the host ended without a verdict (QEMU's exit status 3)"
-        self.assertEqual(verdict, emulator.Verdict("fail", why, given=False))
+        self.assertEqual(verdict, emulator.Verdict("fail", why))
 
     def test_a_hung_host_is_killed(self):
         verdict = self.run_host("exec sleep 1000", seconds=1)
@@ -55,6 +55,7 @@ class CommandTest(unittest.TestCase):
             words = emulator.command(wanted, "/root", "/kernel", pathlib.Path(folder))
             self.assertIn("3G,slots=2,maxmem=7516192768", words)
             self.assertIn("edu", words)
+            self.assertEqual(words[words.index("-smp") + 1], "3", "two CPUs for guests, and the first")
             self.assertEqual((pathlib.Path(folder) / "nvdimm").stat().st_size, (512 << 20) + (128 << 10))
             self.assertEqual((pathlib.Path(folder) / "nvme").stat().st_size, 64 << 20)
 

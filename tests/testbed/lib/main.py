@@ -90,19 +90,6 @@ def new_folder(runs, name):
 
 
 def run_one(scenario, debian, kernel, options):
-    """Runs a scenario; once more if its host ended without a verdict. Returns the verdict.
-
-    QEMU's SVM emulation has bugs of its own (docs/testbed.md), which end a host now and then. What the scenario itself
-    finds wrong is final.
-    """
-    verdict = run_host(scenario, debian, kernel, options)
-    if verdict.given:
-        return verdict
-    say(f"testbed: {scenario.name}: {verdict.why}; trying once more")
-    return run_host(scenario, debian, kernel, options)
-
-
-def run_host(scenario, debian, kernel, options):
     """Runs a scenario in a host, and returns its verdict. Of its folder the logs stay, with --keep everything."""
     folder = new_folder(debian.parent / "runs", scenario.name)
     shutil.copy(kernel, folder / "share/kernel")

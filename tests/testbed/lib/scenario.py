@@ -61,7 +61,7 @@ def _paths(words):
 
 FIELDS = {
     "files": _paths,  # what Bazel builds of this checkout, found in the host below /checkout by the same path
-    "cpus": _number,
+    "cpus": _number,  # that it and its guests run on
     "memory": _size,
     "nvdimm": _size,  # a persistent-memory DIMM, less its label; `dax_device` makes a DAX device of it
     "nvme": _size,  # an empty disk, /dev/nvme0n1
