@@ -9,7 +9,7 @@
 
 namespace cpr {
 
-// Measures pauses of the guest from outside: a thread that looks at vCPU 0's beat in the guest's RAM every 50
+// Measures pauses of the guest from outside: a thread that looks at vCPU 0's beat in the guest's RAM every 100
 // microseconds and remembers the longest time in which it did not change. It sleeps between looks, so as not to take a
 // CPU from what it measures, and as root it is scheduled first; its own lateness makes a pause look longer, never
 // shorter. Thread-compatible.
