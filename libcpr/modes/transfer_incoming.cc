@@ -26,6 +26,9 @@ constexpr size_t kLateStateFd = 2;
 constexpr size_t kPrepareFds = 3;
 // Connections to the main channel that have not shown the token yet.
 constexpr size_t kMaxCandidates = 8;
+// For so long a guest that has just arrived has the CPUs to itself: it finds nothing in caches and page tables, and
+// what the old side does when it hears that the guest runs, it would do on the CPU that the guest runs on.
+constexpr absl::Duration kArrivalTime = absl::Milliseconds(2);
 
 class TransferIncomingImpl : public TransferIncoming {
  public:
@@ -40,7 +43,7 @@ class TransferIncomingImpl : public TransferIncoming {
   absl::Status AdoptMain(UniqueFd stream) override;
 
  private:
-  enum class At { kAccept, kHello, kPrepare, kFds, kBuild, kState };
+  enum class At { kAccept, kHello, kPrepare, kFds, kBuild, kState, kRunning };
 
   absl::StatusOr<Next> Step() override;
   void Drop(const absl::Status& why) override {
@@ -57,6 +60,8 @@ class TransferIncomingImpl : public TransferIncoming {
   absl::StatusOr<Next> BuildMachine();
   absl::StatusOr<Next> AwaitState();
   absl::StatusOr<Next> Finish(const std::string& state);
+  // Tells the old side that the guest runs here, once it has run for a moment.
+  absl::StatusOr<Next> TellRunning();
 
   bool main_given() const { return main_listener_.ok() || adopted_main_.ok(); }
   absl::Status TellMainReady();
@@ -82,6 +87,8 @@ class TransferIncomingImpl : public TransferIncoming {
   UniqueFd adopted_main_;  // until it is a candidate, and a copy of it then
   std::vector<std::unique_ptr<StreamReceiver>> candidates_;
   std::unique_ptr<StreamReceiver> main_;
+  v1::HandoverMessage running_;
+  int64_t runs_since_ns_ = 0;
 };
 
 absl::StatusOr<Incoming::Next> TransferIncomingImpl::Step() {
@@ -90,6 +97,8 @@ absl::StatusOr<Incoming::Next> TransferIncomingImpl::Step() {
       return Accept();
     case At::kState:
       return AwaitState();
+    case At::kRunning:
+      return TellRunning();
     default:
       return Handshake();
   }
@@ -295,10 +304,20 @@ absl::StatusOr<Incoming::Next> TransferIncomingImpl::Finish(const std::string& s
   CPR_RETURN_IF_ERROR(Restore(reader));
   const int64_t restored_ns = MonotonicNs();
   CPR_RETURN_IF_ERROR(TakeAndRun());
-  v1::HandoverMessage message;
-  message.mutable_running()->set_restore_ns(restored_ns - began_ns);
-  message.mutable_running()->set_commit_ns(MonotonicNs() - restored_ns);
-  channel_->Send(message).IgnoreError();  // should the old side be gone, the word says it all
+  running_.mutable_running()->set_restore_ns(restored_ns - began_ns);
+  runs_since_ns_ = MonotonicNs();
+  running_.mutable_running()->set_commit_ns(runs_since_ns_ - restored_ns);
+  // Whatever the old side sends or does now, it has nothing more to say here.
+  if (!channel_gone_) poller_.Forget(channel_->fd());
+  poller_.SetDeadline(kArrivalTime);
+  at_ = At::kRunning;
+  return Next::kWait;
+}
+
+absl::StatusOr<Incoming::Next> TransferIncomingImpl::TellRunning() {
+  if (!poller_.deadline_passed()) return Next::kWait;
+  running_.mutable_running()->set_waited_ns(MonotonicNs() - runs_since_ns_);
+  channel_->Send(running_).IgnoreError();  // should the old side be gone, the word says it all
   return Next::kDone;
 }
 

@@ -249,6 +249,9 @@ absl::StatusOr<Outgoing::Next> TransferOutgoing::AwaitRunning() {
     return absl::DataLossError("the new side sent another message than that the guest runs");
   }
   Enter(Phase::kResume);
+  const int64_t commit_ns = clock_.times_ns()[static_cast<size_t>(Phase::kCommit)];
+  const int64_t waited_ns = std::clamp<int64_t>(message.running().waited_ns(), 0, commit_ns);
+  clock_.set_time_ns(Phase::kCommit, commit_ns - waited_ns);
   ReleaseGuest();
   return Next::kDone;
 }

@@ -4,7 +4,6 @@
 
 #include <sys/stat.h>
 #include <unistd.h>
-#include <unistd.h>
 
 #include <memory>
 #include <string>
@@ -111,6 +110,26 @@ TEST_F(TransferTest, GuestMovesOverTwoChannels) {
   ASSERT_THAT(incoming_->ListenMain(std::move(listener)), IsOk());
   Handover(/*main_channel=*/true);
   ExpectNewRuns();
+}
+
+// What the old side does then would take the CPU from it.
+TEST_F(TransferTest, OldSideHearsThatTheGuestRunsOnlyWhenItHasRunForAMoment) {
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Outgoing> outgoing, MakeOutgoing(/*main_channel=*/false));
+  const absl::Time begin = absl::Now();
+  while (!new_.running) {
+    ASSERT_THAT(outgoing->Advance().status(), IsOk());
+    CPR_ASSERT_OK_AND_ASSIGN(const bool over, incoming_->Advance());
+    EXPECT_FALSE(over) << "the old side was told at once";
+  }
+  CPR_ASSERT_OK_AND_ASSIGN(const bool told, outgoing->Advance());
+  EXPECT_FALSE(told);
+  EXPECT_EQ(old_.releases, 0);
+  ASSERT_THAT(incoming_->Run(), IsOk());
+  ASSERT_THAT(outgoing->Run(), IsOk());
+  ExpectNewRuns();
+  const int64_t commit_ns = outgoing->phase_times_ns()[static_cast<size_t>(Phase::kCommit)];
+  EXPECT_LE(commit_ns, absl::ToInt64Nanoseconds(absl::Now() - begin - absl::Milliseconds(2)))
+      << "the old side's commit counts the time for which the new side held its word back";
 }
 
 TEST_F(TransferTest, StrangerOnTheMainChannelIsIgnored) {
