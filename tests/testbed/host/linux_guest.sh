@@ -1,0 +1,106 @@
+# shellcheck shell=sh
+# A Linux guest for scenarios: the host's own kernel, an initramfs of busybox, and words to follow it by what it says on
+# its serial line, which is the file $serial.
+
+serial=/tmp/serial
+vmm_number=0
+
+# make_guest [PROGRAM...]: /tmp/guest.cpio with busybox, the programs in /bin, and stdin as what PID 1 does once all is
+# mounted.
+make_guest() {
+  mkdir -p /tmp/guest/bin /tmp/guest/proc /tmp/guest/sys /tmp/guest/dev
+  cp "$(readlink -f /proc/self/exe)" /tmp/guest/bin/busybox
+  for program in "$@"; do cp "$program" /tmp/guest/bin/; done
+  cp /testbed/complaints.awk /tmp/guest/
+  cat - >/tmp/guest/main
+  cat >/tmp/guest/init <<'TXT'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+exec >/dev/ttyS0 2>&1
+# What the kernel has complained of.
+complaints() { dmesg | awk -f /complaints.awk; }
+. /main
+TXT
+  chmod +x /tmp/guest/init
+  (cd /tmp/guest && find . | cpio -o -H newc >/tmp/guest.cpio 2>/dev/null)
+}
+
+# said TEXT: waits until the guest has said so at the start of a line.
+said() {
+  tries=0
+  until grep -q "^$1" $serial 2>/dev/null; do
+    tries=$((tries + 1))
+    [ $tries -lt 600 ] || { tail -n 40 $serial; fail "the guest does not say '$1'"; }
+    sleep 0.2
+  done
+}
+
+# The machine, but for what a scenario adds in $words: 2 vCPUs, 512 MiB in a named file.
+machine="-machine q35,memory-backend=ram0 -accel kvm -cpu host -smp 2 -m 512M -nodefaults"
+machine="$machine -object memory-backend-file,id=ram0,size=512M,mem-path=/dev/shm/ram,share=on"
+words="$machine -serial file:$serial"
+
+# start WORD...: the next VMM: number $vmm_number, process $vmm. Its QMP socket is /tmp/qmp.$vmm_number; the hmp
+# functions speak to it.
+start() {
+  vmm_number=$((vmm_number + 1))
+  # shellcheck disable=SC2086
+  start_vmm $words -qmp "unix:/tmp/qmp.$vmm_number,server=on,wait=off" "$@"
+  vmm=$!
+}
+boot() { start -kernel /share/kernel -initrd /tmp/guest.cpio -append "console=ttyS0 panic=-1${1:+ $1}"; }
+
+# The modes, as one types them. Each returns when the new VMM says that the guest runs.
+transfer() {
+  old=$vmm
+  rm -f /tmp/main.sock /tmp/cpr.sock
+  start -incoming unix:/tmp/main.sock \
+    -incoming '{"channel-type":"cpr","addr":{"transport":"socket","type":"unix","path":"/tmp/cpr.sock"}}'
+  hmp_until "info status" "VM status: paused (inmigrate)"
+  cat >/tmp/transfer <<'TXT'
+{"execute":"qmp_capabilities"}
+{"execute":"migrate-set-parameters","arguments":{"mode":"cpr-transfer"}}
+{"execute":"migrate","arguments":{"channels":[{"channel-type":"main","addr":{"transport":"socket","type":"unix","path":"/tmp/main.sock"}},{"channel-type":"cpr","addr":{"transport":"socket","type":"unix","path":"/tmp/cpr.sock"}}]}}
+TXT
+  debian socat -t 5 - "UNIX-CONNECT:/tmp/qmp.$((vmm_number - 1))" </tmp/transfer
+  hmp_until "info status" "VM status: running"
+  kill "$old"
+}
+
+execute() {
+  hmp_says "migrate_set_parameter mode cpr-exec"
+  hmp_says "migrate_set_parameter cpr-exec-args ./vmm/cpr-vmm -monitor stdio $words -incoming memfd:"
+  hmp_says "migrate -d memfd:"
+  until tr '\0' ' ' <"/proc/$vmm/cmdline" | grep -q -e '-incoming memfd:'; do sleep 0.1; done
+  hmp_until "info status" "VM status: running"
+}
+
+# migrate_to_file FILE [off]: cpr-reboot's first half; off: the RAM goes into the file, too.
+migrate_to_file() {
+  hmp_says "migrate_set_parameter mode cpr-reboot"
+  hmp_says "migrate_set_capability x-ignore-shared ${2:-on}"
+  hmp_says "migrate -d file:$1"
+  hmp_until "info status" "VM status: paused (postmigrate)"
+  quit_vmm
+}
+
+# A guest that works all the time (tests/testbed/guest/worker.cc, among the scenario's files), its kernel's complaints watched.
+make_working_guest() {
+  make_guest tests/testbed/guest/worker <<'TXT'
+worker &
+while sleep 1; do
+  complaints | sed 's/^/bad: /'
+done
+TXT
+}
+work_lines() { grep -c '^work ' $serial || true; }
+# works_on WHAT: the guest works on, and nothing has gone wrong in it.
+works_on() {
+  said "work $(($(work_lines) + 2)) "
+  ! grep '^bad' $serial || fail "$1: see above"
+}
+# The longest gap that the guest saw since line N, in ms.
+longest_gap() { awk -v from="$1" '/^work/ && $2 > from { gap = $6 > gap ? $6 : gap } END { print gap / 1000 }' $serial; }

@@ -1,0 +1,31 @@
+# Ten cpr-transfers, then ten cpr-execs in the same process, in a row: a working Linux guest and a client of its serial port notice nothing.
+#: files vmm/cpr-vmm tests/testbed/guest/worker
+#: memory 3G
+#: seconds 600
+
+make_working_guest
+
+still_connected() { kill -0 "$client" || fail "$1: the serial port's client was cut off"; }
+
+words="$machine -serial unix:/tmp/serial.sock,server=on,wait=off"
+boot
+until [ -S /tmp/serial.sock ]; do sleep 0.1; done
+debian socat -u UNIX-CONNECT:/tmp/serial.sock OPEN:$serial,creat,append &
+client=$!
+said "work 4 "
+say "undisturbed: longest gap $(longest_gap 2) ms"
+
+for mode in transfer execute; do
+  from=$(work_lines)
+  process=$vmm
+  for round in 1 2 3 4 5 6 7 8 9 10; do
+    $mode
+    works_on "$mode $round"
+    still_connected "$mode $round"
+  done
+  [ $mode = transfer ] || [ "$vmm" = "$process" ] || fail "cpr-exec: another process"
+  say "$mode, ten times: longest gap $(longest_gap "$from") ms"
+done
+# A line that was lost or doubled would break the count.
+awk '/^work/ && $2 != ++line { print "bad: line", $2, "is", line; exit 1 }' $serial || fail "the serial line lost or doubled output"
+quit_vmm
