@@ -53,7 +53,8 @@ start() {
 }
 boot() { start -kernel /share/kernel -initrd /tmp/guest.cpio -append "console=ttyS0 panic=-1${1:+ $1}"; }
 
-# The modes, as one types them. Each returns when the new VMM says that the guest runs.
+# The modes, as one types them: transfer [STATUS], execute [STATUS]. Each returns when the new VMM says that it is
+# "running", or what else it should say.
 transfer() {
   old=$vmm
   rm -f /tmp/main.sock /tmp/cpr.sock
@@ -66,7 +67,7 @@ transfer() {
 {"execute":"migrate","arguments":{"channels":[{"channel-type":"main","addr":{"transport":"socket","type":"unix","path":"/tmp/main.sock"}},{"channel-type":"cpr","addr":{"transport":"socket","type":"unix","path":"/tmp/cpr.sock"}}]}}
 TXT
   debian socat -t 5 - "UNIX-CONNECT:/tmp/qmp.$((vmm_number - 1))" </tmp/transfer
-  hmp_until "info status" "VM status: running"
+  hmp_until "info status" "VM status: ${1:-running}"
   kill "$old"
 }
 
@@ -75,7 +76,7 @@ execute() {
   hmp_says "migrate_set_parameter cpr-exec-args ./vmm/cpr-vmm -monitor stdio $words -incoming memfd:"
   hmp_says "migrate -d memfd:"
   until tr '\0' ' ' <"/proc/$vmm/cmdline" | grep -q -e '-incoming memfd:'; do sleep 0.1; done
-  hmp_until "info status" "VM status: running"
+  hmp_until "info status" "VM status: ${1:-running}"
 }
 
 # migrate_to_file FILE [off]: cpr-reboot's first half; off: the RAM goes into the file, too.
