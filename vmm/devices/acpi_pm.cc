@@ -40,20 +40,18 @@ uint32_t Ticks(uint64_t ns) {
 
 AcpiPm::AcpiPm(Wiring wiring) : wiring_(std::move(wiring)) {
   MutexLock lock(&mutex_);
-  state_.saved_at_utc_ns = UtcNs();
+  counting_since_ns_ = wiring_.monotonic_ns();
 }
 
-uint64_t AcpiPm::TimerNs(int64_t utc_ns) const {
-  // The host's clock may have been set back: the timer must not run backwards.
-  return state_.timer_ns + static_cast<uint64_t>(std::max<int64_t>(utc_ns - state_.saved_at_utc_ns, 0));
+uint64_t AcpiPm::TimerNs() const {
+  return state_.timer_ns + static_cast<uint64_t>(wiring_.monotonic_ns() - counting_since_ns_);
 }
 
 uint32_t AcpiPm::Read(uint64_t offset, unsigned size_bytes) const {
   MutexLock lock(&mutex_);
   const uint64_t events = state_.status | uint64_t{state_.enable} << 16;
   const uint64_t low = events | static_cast<uint64_t>(state_.control | kSciEnabled) << 32;
-  uint64_t value =
-      offset < kTimerOffset ? low >> (8 * offset) : Ticks(TimerNs(UtcNs())) >> (8 * (offset - kTimerOffset));
+  uint64_t value = offset < kTimerOffset ? low >> (8 * offset) : Ticks(TimerNs()) >> (8 * (offset - kTimerOffset));
   if (size_bytes < 4) value &= (uint64_t{1} << 8 * size_bytes) - 1;
   return static_cast<uint32_t>(value);
 }
@@ -108,7 +106,7 @@ AcpiPmState AcpiPm::Save() const {
   MutexLock lock(&mutex_);
   AcpiPmState state = state_;
   state.saved_at_utc_ns = UtcNs();
-  state.timer_ns = TimerNs(state.saved_at_utc_ns);
+  state.timer_ns = TimerNs();
   return state;
 }
 
@@ -121,6 +119,9 @@ absl::Status AcpiPm::Restore(const AcpiPmState& state) {
   if (state.saved_at_utc_ns < 0) return absl::DataLossError("ACPI timer was saved before 1970");
   MutexLock lock(&mutex_);
   state_ = state;
+  // The host's clock may have been set back since: the timer must not run backwards.
+  state_.timer_ns += static_cast<uint64_t>(std::max<int64_t>(UtcNs() - state.saved_at_utc_ns, 0));
+  counting_since_ns_ = wiring_.monotonic_ns();
   sci_ = (state.status & state.enable & kEvents) != 0;
   return absl::OkStatus();
 }

@@ -24,8 +24,8 @@ struct AcpiPmState {
 };
 
 // ACPI's fixed hardware: PM1 event and control registers, the PM timer, power button and sleep. ACPI is always on:
-// there is no SMI to turn it on by. The timer goes on over a handover, as the host's clock does. Thread-safe. Source:
-// ACPI 6.4, 4.8.
+// there is no SMI to turn it on by. The timer goes on over a handover by the time of day that has passed; otherwise
+// setting the host's clock does not move it. Thread-safe. Source: ACPI 6.4, 4.8.
 class AcpiPm {
  public:
   static constexpr uint64_t kPort = 0x600;
@@ -39,9 +39,10 @@ class AcpiPm {
   struct Wiring {
     std::function<void(bool)> sci;  // called with the device locked: must not call it back
     // The guest goes to sleep; without locks, on the vCPU that asked.
-    std::function<void()> suspend;    // S3
-    std::function<void()> power_off;  // S5
-    std::function<absl::Time()> utc;  // the host's clock
+    std::function<void()> suspend;          // S3
+    std::function<void()> power_off;        // S5
+    std::function<int64_t()> monotonic_ns;  // of the host; what the timer runs by
+    std::function<absl::Time()> utc;        // the host's clock
   };
   explicit AcpiPm(Wiring wiring);
 
@@ -64,12 +65,13 @@ class AcpiPm {
 
  private:
   int64_t UtcNs() const { return absl::ToUnixNanos(wiring_.utc()); }
-  uint64_t TimerNs(int64_t utc_ns) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t TimerNs() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UpdateSci() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Wiring wiring_;
   mutable Mutex mutex_;
-  AcpiPmState state_ ABSL_GUARDED_BY(mutex_);
+  AcpiPmState state_ ABSL_GUARDED_BY(mutex_);  // its timer_ns as of counting_since_ns_
+  int64_t counting_since_ns_ ABSL_GUARDED_BY(mutex_) = 0;
   bool sci_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

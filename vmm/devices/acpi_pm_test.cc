@@ -15,11 +15,17 @@ using ::testing::ElementsAre;
 class AcpiPmTest : public ::testing::Test {
  protected:
   absl::Time now_ = absl::FromUnixSeconds(1'000'000'000);
+  absl::Duration up_ = absl::Seconds(1000);
+  void Pass(absl::Duration time) {
+    now_ += time;
+    up_ += time;
+  }
   std::vector<bool> sci_;
   int suspends_ = 0, power_offs_ = 0;
   AcpiPm::Wiring wiring_{.sci = [this](bool level) { sci_.push_back(level); },
                          .suspend = [this] { ++suspends_; },
                          .power_off = [this] { ++power_offs_; },
+                         .monotonic_ns = [this] { return absl::ToInt64Nanoseconds(up_); },
                          .utc = [this] { return now_; }};
   AcpiPm pm_{wiring_};
 };
@@ -54,20 +60,36 @@ TEST_F(AcpiPmTest, SleepEnableSleepsAndIsNotRead) {
 
 TEST_F(AcpiPmTest, TimerCountsAndWraps) {
   const uint32_t before = pm_.Read(8, 4);
-  now_ += absl::Seconds(2);
+  Pass(absl::Seconds(2));
   EXPECT_EQ(pm_.Read(8, 4) - before, 2 * AcpiPm::kTimerHz);
-  now_ += absl::Hours(1000);
+  Pass(absl::Hours(1000));
   EXPECT_EQ(pm_.Read(8, 4) - before, static_cast<uint32_t>((2 + 3'600'000) * AcpiPm::kTimerHz));
 }
 
-TEST_F(AcpiPmTest, TimerGoesOnOverAHandoverAndNeverBack) {
-  now_ += absl::Seconds(5);
+TEST_F(AcpiPmTest, SettingTheHostsClockDoesNotMoveTheTimer) {
+  Pass(absl::Seconds(5));
+  now_ += absl::Hours(1);
+  EXPECT_EQ(pm_.Read(8, 4), static_cast<uint32_t>(5 * AcpiPm::kTimerHz));
+  now_ -= absl::Hours(2);
+  EXPECT_EQ(pm_.Read(8, 4), static_cast<uint32_t>(5 * AcpiPm::kTimerHz));
+}
+
+TEST_F(AcpiPmTest, TimerGoesOnOverAHandoverAlsoToAnotherKernel) {
+  Pass(absl::Seconds(5));
   const AcpiPmState state = pm_.Save();
   now_ += absl::Seconds(3);
+  up_ = absl::ZeroDuration();
   AcpiPm next(wiring_);
   ASSERT_THAT(next.Restore(state), IsOk());
-  EXPECT_EQ(next.Read(8, 4), pm_.Read(8, 4));
+  EXPECT_EQ(next.Read(8, 4), static_cast<uint32_t>(8 * AcpiPm::kTimerHz));
+}
+
+TEST_F(AcpiPmTest, TimerNeverGoesBackOverAHandover) {
+  Pass(absl::Seconds(5));
+  const AcpiPmState state = pm_.Save();
   now_ -= absl::Hours(1);
+  AcpiPm next(wiring_);
+  ASSERT_THAT(next.Restore(state), IsOk());
   EXPECT_EQ(next.Read(8, 4), static_cast<uint32_t>(5 * AcpiPm::kTimerHz));
 }
 

@@ -135,8 +135,8 @@ struct AcpiPmTraits {
   using Proto = v1::AcpiPmState;
 
   static std::unique_ptr<AcpiPm> Create() {
-    return std::make_unique<AcpiPm>(
-        AcpiPm::Wiring{[](bool) {}, [] {}, [] {}, [] { return absl::FromUnixSeconds(1e9); }});
+    return std::make_unique<AcpiPm>(AcpiPm::Wiring{[](bool) {}, [] {}, [] {}, [] { return int64_t{0}; },
+                                                   [] { return absl::FromUnixSeconds(1e9); }});
   }
   static void Modify(AcpiPm& pm) {
     pm.Write(2, 2, 0x120);

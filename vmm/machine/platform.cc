@@ -4,6 +4,7 @@
 
 #include "absl/time/clock.h"
 #include "libcpr/base/status_macros.h"
+#include "libcpr/modes/phase.h"
 
 namespace cpr {
 namespace {
@@ -88,6 +89,7 @@ absl::Status Platform::AddAcpi() {
   acpi_pm_ = std::make_unique<AcpiPm>(AcpiPm::Wiring{.sci = [this](bool level) { SetIrq(AcpiPm::kSciIrq, level); },
                                                      .suspend = parameters_.suspend,
                                                      .power_off = parameters_.power_off,
+                                                     .monotonic_ns = MonotonicNs,
                                                      .utc = [] { return absl::Now(); }});
   return ports_.Add(
       "ACPI", AcpiPm::kPort, AcpiPm::kPorts, 4,
