@@ -1,19 +1,15 @@
 #include <sys/epoll.h>
-#include <sys/socket.h>
 
-#include <cerrno>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "libcpr/base/io.h"
 #include "libcpr/base/status_macros.h"
-#include "libcpr/base/status_util.h"
 #include "libcpr/modes/handover_channel.h"
+#include "libcpr/modes/main_channel.h"
 #include "libcpr/modes/own_sections.h"
 #include "libcpr/modes/state_memfd.h"
-#include "libcpr/modes/stream_pump.h"
 #include "libcpr/modes/transfer.h"
 
 namespace cpr {
@@ -24,8 +20,6 @@ constexpr size_t kOwnershipFd = 0;
 constexpr size_t kEarlyStateFd = 1;
 constexpr size_t kLateStateFd = 2;
 constexpr size_t kPrepareFds = 3;
-// Connections to the main channel that have not shown the token yet.
-constexpr size_t kMaxCandidates = 8;
 // For so long a guest that has just arrived has the CPUs to itself: it finds nothing in caches and page tables, and
 // what the old side does when it hears that the guest runs, it would do on the CPU that the guest runs on.
 constexpr absl::Duration kArrivalTime = absl::Milliseconds(2);
@@ -36,7 +30,8 @@ class TransferIncomingImpl : public TransferIncoming {
       : TransferIncoming(Mode::kTransfer, vm, std::move(options.observer), std::move(poller)),
         listener_(std::move(options.cpr_listener)),
         on_refused_(std::move(options.on_refused)),
-        handshake_timeout_(options.handshake_timeout) {}
+        handshake_timeout_(options.handshake_timeout),
+        main_(&poller_, on_refused_) {}
 
   absl::Status Listen() { return poller_.Watch(listener_.fd(), EPOLLIN); }
   absl::Status ListenMain(UniqueFd listener) override;
@@ -60,17 +55,9 @@ class TransferIncomingImpl : public TransferIncoming {
   absl::StatusOr<Next> BuildMachine();
   absl::StatusOr<Next> AwaitState();
   absl::StatusOr<Next> Finish(const std::string& state);
+  absl::Status TellMainReady();
   // Tells the old side that the guest runs here, once it has run for a moment.
   absl::StatusOr<Next> TellRunning();
-
-  bool main_given() const { return main_listener_.ok() || adopted_main_.ok(); }
-  absl::Status TellMainReady();
-  absl::Status AddCandidate(UniqueFd stream);
-  // Anybody may connect to the main channel; whoever shows the token first is the peer.
-  absl::Status AcceptMain();
-  void SiftCandidates();
-  // Reads the main channel; true when the state is whole in it.
-  absl::StatusOr<bool> PumpMain();
 
   PacketSocket listener_;
   const std::function<void(const absl::Status&)> on_refused_;
@@ -83,10 +70,7 @@ class TransferIncomingImpl : public TransferIncoming {
   UniqueFd late_state_;
   std::vector<UniqueFd> fds_;
   FdTable table_;  // of fds_, when all are there
-  UniqueFd main_listener_;
-  UniqueFd adopted_main_;  // until it is a candidate, and a copy of it then
-  std::vector<std::unique_ptr<StreamReceiver>> candidates_;
-  std::unique_ptr<StreamReceiver> main_;
+  MainChannel main_;
   v1::HandoverMessage running_;
   int64_t runs_since_ns_ = 0;
 };
@@ -206,87 +190,37 @@ absl::StatusOr<Incoming::Next> TransferIncomingImpl::BuildMachine() {
   message.mutable_built()->set_prepare_ns(clock_.times_ns()[static_cast<size_t>(Phase::kPrepare)]);
   CPR_RETURN_IF_ERROR(channel_->Send(message));
   at_ = At::kState;
-  if (main_given()) CPR_RETURN_IF_ERROR(TellMainReady());
+  if (main_.given()) CPR_RETURN_IF_ERROR(TellMainReady());
   return Next::kAgain;
 }
 
 absl::Status TransferIncomingImpl::ListenMain(UniqueFd listener) {
-  if (main_given()) return absl::FailedPreconditionError("the main channel listens already");
-  main_listener_ = std::move(listener);
+  CPR_RETURN_IF_ERROR(main_.Listen(std::move(listener)));
   return at_ == At::kState ? TellMainReady() : absl::OkStatus();
 }
 
 absl::Status TransferIncomingImpl::AdoptMain(UniqueFd stream) {
-  if (main_given()) return absl::FailedPreconditionError("the main channel is given already");
-  adopted_main_ = std::move(stream);
+  CPR_RETURN_IF_ERROR(main_.Adopt(std::move(stream)));
   return at_ == At::kState ? TellMainReady() : absl::OkStatus();
 }
 
 absl::Status TransferIncomingImpl::TellMainReady() {
   if (prepare_.main_token().empty()) return absl::OkStatus();
-  if (main_listener_.ok()) {
-    CPR_RETURN_IF_ERROR(poller_.Watch(main_listener_.get(), EPOLLIN));
-  } else {
-    CPR_ASSIGN_OR_RETURN(UniqueFd stream, DupFd(adopted_main_.get()));
-    CPR_RETURN_IF_ERROR(AddCandidate(std::move(stream)));
-  }
+  CPR_RETURN_IF_ERROR(main_.Await(prepare_.main_token()));
   v1::HandoverMessage message;
   message.mutable_main_ready();
   return channel_->Send(message);
 }
 
-absl::Status TransferIncomingImpl::AcceptMain() {
-  while (main_listener_.ok()) {
-    UniqueFd stream(::accept4(main_listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!stream.ok()) return errno == EAGAIN ? absl::OkStatus() : ErrnoStatus(errno, "accept of the main channel");
-    // The peer shows its token at once: who has been silent for longest is the least likely to be it.
-    if (candidates_.size() == kMaxCandidates) SiftCandidates();
-    if (main_ != nullptr) return absl::OkStatus();
-    if (candidates_.size() == kMaxCandidates) candidates_.erase(candidates_.begin());
-    CPR_RETURN_IF_ERROR(AddCandidate(std::move(stream)));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status TransferIncomingImpl::AddCandidate(UniqueFd stream) {
-  CPR_RETURN_IF_ERROR(poller_.Watch(stream.get(), EPOLLIN));
-  candidates_.push_back(std::make_unique<StreamReceiver>(std::move(stream), prepare_.main_token()));
-  return absl::OkStatus();
-}
-
-void TransferIncomingImpl::SiftCandidates() {
-  for (auto it = candidates_.begin(); it != candidates_.end() && main_ == nullptr;) {
-    const absl::Status status = (*it)->Pump().status();
-    if ((*it)->token_seen()) main_ = std::move(*it);
-    if (status.ok() && main_ == nullptr) {
-      ++it;
-      continue;
-    }
-    if (main_ == nullptr && on_refused_) on_refused_(status);
-    it = candidates_.erase(it);
-  }
-}
-
-absl::StatusOr<bool> TransferIncomingImpl::PumpMain() {
-  if (main_ == nullptr) {
-    CPR_RETURN_IF_ERROR(AcceptMain());
-    SiftCandidates();
-    if (main_ == nullptr) return false;
-    candidates_.clear();
-    if (main_listener_.ok()) poller_.Forget(main_listener_.get());
-  }
-  return main_->Pump();
-}
-
 absl::StatusOr<Incoming::Next> TransferIncomingImpl::AwaitState() {
-  if (!prepare_.main_token().empty() && main_given()) {
-    CPR_ASSIGN_OR_RETURN(const bool whole, PumpMain());
-    if (whole) return Finish(main_->TakeContainer());
+  if (!prepare_.main_token().empty() && main_.given()) {
+    CPR_ASSIGN_OR_RETURN(const bool whole, main_.Pump());
+    if (whole) return Finish(main_.TakeContainer());
   }
   if (channel_gone_) return Next::kWait;
   absl::StatusOr<Received> received = channel_->Receive();
   if (absl::IsUnavailable(received.status())) return Next::kWait;
-  if (absl::IsAborted(received.status()) && main_ != nullptr) {
+  if (absl::IsAborted(received.status()) && main_.peer_found()) {
     // The old side is gone, but what it sent before may still lie in the main channel, and may be whole.
     channel_gone_ = true;
     poller_.Forget(channel_->fd());
