@@ -52,7 +52,7 @@ class VirtioConsole final : public VirtioDevice {
     std::function<void()> room;                           // there is room for input again
     std::function<bool()> connected;                      // is there anybody at the other end
   };
-  // 1 to kMaxPorts.
+  // At most kMaxPorts.
   VirtioConsole(const GuestMemory* memory, std::vector<Port> ports);
 
   // `port` counts from 0 here. How many bytes of input it takes now: none until the guest has opened it.

@@ -3,9 +3,12 @@
 #include <sys/epoll.h>
 
 #include <map>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
 #include "libcpr/vmstate/proto_section.h"
@@ -22,14 +25,15 @@ constexpr char kDiskFd[] = "virtio-disk";
 constexpr char kBlk[] = "virtio-blk", kConsole[] = "virtio-serial", kRng[] = "virtio-rng", kTransport[] = "virtio-pci",
                kPortChardev[] = "virtio-port-chardev";
 constexpr uint32_t kVersion = 1;
+static_assert(VirtioConsole::kMaxPorts == kMaxVirtioPorts && VirtioConsole::kMaxNameBytes == kMaxVirtioPortNameBytes);
+// A VMM that wrote a cpr-reboot's state unlocks its images right after the state's last byte.
+constexpr absl::Duration kUnlockTime = absl::Seconds(2), kUnlockCheck = absl::Milliseconds(5);
 constexpr uint32_t kBlkClass = 0x010000, kConsoleClass = 0x078000, kRngClass = 0x00ff00;
 
 std::string PortFdPrefix(size_t port) { return absl::StrCat("virtio-port", port, "."); }
 
 std::string NameOf(const VirtioDeviceConfig& config, uint32_t instance) {
-  const char* kinds[] = {"virtio device", "virtio-blk-pci", "virtio-serial-pci", "virtio-rng-pci"};
-  return absl::StrCat(kinds[static_cast<int>(config.kind)], " ",
-                      config.id.empty() ? absl::StrCat("#", instance) : config.id);
+  return absl::StrCat(VirtioDriverName(config.kind), " ", config.id.empty() ? absl::StrCat("#", instance) : config.id);
 }
 
 // A device with its conversion, by what saves and restores it.
@@ -59,6 +63,10 @@ Section SectionOf(const char* name, uint32_t instance, Device* device, Proto (*t
       to_proto, from_proto);
 }
 
+std::optional<unsigned> SlotOf(const VirtioDeviceConfig& config) {
+  return config.slot == 0 ? std::nullopt : std::make_optional(config.slot);
+}
+
 // The fds of one chardev, by the names that it knows them by.
 absl::StatusOr<std::map<std::string, UniqueFd>> TakeChardevFds(FdTable* fds, const std::string& prefix,
                                                                uint32_t instance) {
@@ -79,8 +87,19 @@ absl::StatusOr<std::unique_ptr<Chardev>> MakeChardev(ChardevConfig config, std::
   if (!fds.empty()) return Chardev::Adopt(config, std::move(fds), loop);
   config.append = config.append || arrives;
   CPR_ASSIGN_OR_RETURN(std::unique_ptr<Chardev> chardev, Chardev::Create(config, loop));
-  chardev->Quiesce();
+  if (arrives) chardev->Quiesce();
   return chardev;
+}
+
+// The image of a guest that arrives without fds: the VMM before may be about to unlock it.
+absl::StatusOr<DiskImage> OpenWhenUnlocked(const DiskImage::Config& config) {
+  const absl::Time deadline = absl::Now() + kUnlockTime;
+  absl::StatusOr<DiskImage> image = DiskImage::Create(config);
+  while (absl::IsFailedPrecondition(image.status()) && absl::Now() < deadline) {
+    absl::SleepFor(kUnlockCheck);
+    image = DiskImage::Create(config);
+  }
+  return image;
 }
 
 }  // namespace
@@ -125,7 +144,8 @@ absl::Status VirtioDeviceSet::Add(const Surroundings& surroundings, const Virtio
   // The bus keeps what is on it: from here on the device lives as long as the set.
   devices_.push_back(std::move(device));
   Device& added = *devices_.back();
-  CPR_RETURN_IF_ERROR(surroundings.host->Add(std::nullopt, added.pci.get()).status());
+  CPR_RETURN_IF_ERROR(surroundings.host->Add(SlotOf(config), added.pci.get()).status());
+  if (fds != nullptr) added.pci->ExpectDoorbells();
   // A disk has a thread of its own.
   return added.blk != nullptr ? absl::OkStatus() : WatchQueues(added.device.get());
 }
@@ -137,7 +157,7 @@ absl::Status VirtioDeviceSet::MakeBlk(const GuestMemory* memory, uint32_t instan
     CPR_ASSIGN_OR_RETURN(UniqueFd fd, fds->Take(kDiskFd, instance, FdKind::kFile));
     image = DiskImage::Adopt(config, std::move(fd));
   } else {
-    image = DiskImage::Create(config);
+    image = fds != nullptr ? OpenWhenUnlocked(config) : DiskImage::Create(config);
   }
   if (!image.ok()) return image.status();
   CPR_ASSIGN_OR_RETURN(auto blk, VirtioBlk::Create(memory, *std::move(image), device->config.serial));
@@ -187,15 +207,21 @@ void VirtioDeviceSet::HoldConnections() {
   ForEachChardev([](Chardev& chardev) { chardev.HoldConnections(); });
 }
 
+void VirtioDeviceSet::QuiesceChardevs() {
+  ForEachChardev([](Chardev& chardev) { chardev.Quiesce(); });
+}
+
+void VirtioDeviceSet::ResumeChardevs() {
+  ForEachChardev([](Chardev& chardev) { chardev.Resume(); });
+}
+
 void VirtioDeviceSet::Quiesce() {
   for (const auto& device : devices_) device->device->Quiesce();
-  ForEachChardev([](Chardev& chardev) { chardev.Quiesce(); });
 }
 
 void VirtioDeviceSet::Resume() {
   for (const auto& device : devices_) {
     ConnectPorts(*device);
-    for (const auto& chardev : device->chardevs) chardev->Resume();
     device->device->Resume();
   }
 }
@@ -204,7 +230,35 @@ void VirtioDeviceSet::ReleaseToPeer(bool fds_went) {
   for (const auto& device : devices_) {
     if (device->blk != nullptr && !fds_went) device->blk->image().Unlock();
   }
+  images_unlocked_ = !fds_went;
   if (fds_went) ForEachChardev([](Chardev& chardev) { chardev.ReleaseToPeer(); });
+}
+
+absl::Status VirtioDeviceSet::TakeImagesBack() {
+  if (!images_unlocked_) return absl::OkStatus();
+  for (const auto& device : devices_) {
+    if (device->blk == nullptr) continue;
+    const absl::Status status = device->blk->image().Relock();
+    if (status.ok()) continue;
+    ReleaseToPeer(/*fds_went=*/false);
+    return status;
+  }
+  images_unlocked_ = false;
+  return absl::OkStatus();
+}
+
+std::vector<std::pair<std::string, const Chardev*>> VirtioDeviceSet::chardevs() const {
+  std::vector<std::pair<std::string, const Chardev*>> chardevs;
+  for (const auto& device : devices_) {
+    for (size_t port = 0; port < device->chardevs.size(); ++port) {
+      chardevs.emplace_back(device->config.ports[port].chardev_id, device->chardevs[port].get());
+    }
+  }
+  return chardevs;
+}
+
+absl::Status VirtioDeviceSet::DropPortFds(uint32_t instance, size_t port, FdTable& fds) {
+  return TakeChardevFds(&fds, PortFdPrefix(port), instance).status();
 }
 
 absl::Status VirtioDeviceSet::AddFds(FdTable& fds) const {

@@ -26,9 +26,10 @@ namespace cpr {
 // A machine's virtio devices, each on the PCI bus and with its host side: images, chardevs. Must be made, used and
 // destroyed on the event loop's thread.
 //
-// In a handover, old side: HoldConnections, AddFds, AddSections (prepare); Quiesce, before the vCPUs are parked, so
-// that the guest runs while the disks finish what they have begun; then ReleaseToPeer, or Resume if it was called off.
-// New side: Create with the fds that came, AddSections, Resume.
+// Quiesce comes before the vCPUs are parked, so that the guest runs while the disks finish what they have begun. In a
+// handover, old side: HoldConnections, AddFds, AddSections (prepare); Quiesce and QuiesceChardevs (stop); then
+// ReleaseToPeer, or Resume and ResumeChardevs if it was called off. New side: Create with the fds that came,
+// AddSections, Resume, ResumeChardevs.
 class VirtioDeviceSet {
  public:
   // All but the host must outlive the set. The host is asked for places only, and must be gone before the set is: what
@@ -41,7 +42,8 @@ class VirtioDeviceSet {
     VirtioPci::Doorbell doorbell;
   };
   // Opens what the devices need, or takes it out of `fds` where it has come with the guest (null: nothing has). The
-  // devices are quiesced until Resume. Errors name the device; the host is of no use after one.
+  // devices are quiesced until Resume, and the chardevs of a guest that has come until ResumeChardevs. Errors name the
+  // device; the host is of no use after one.
   static absl::StatusOr<std::unique_ptr<VirtioDeviceSet>> Create(const Surroundings& surroundings,
                                                                  absl::Span<const VirtioDeviceConfig> configs,
                                                                  FdTable* fds);
@@ -49,14 +51,27 @@ class VirtioDeviceSet {
   VirtioDeviceSet(const VirtioDeviceSet&) = delete;
   VirtioDeviceSet& operator=(const VirtioDeviceSet&) = delete;
 
-  // From here to Resume nobody is connected to a chardev.
-  void HoldConnections();
+  // What is in `fds` for the chardev of `port` is not for the device of this instance: closed.
+  static absl::Status DropPortFds(uint32_t instance, size_t port, FdTable& fds);
+
   // Ends what is under way; returns when it is done. The disk's requests take as long as the disk takes.
   void Quiesce();
   // Lets input and requests in. A guest that is reset needs nothing else: its bus resets the devices.
   void Resume();
+
+  // From here to ResumeChardevs nobody is connected to a chardev.
+  void HoldConnections();
+  // Nothing is read or written from here to ResumeChardevs.
+  void QuiesceChardevs();
+  void ResumeChardevs();
   // The new VMM has the guest, and the fds if `fds_went`; otherwise the images are unlocked for it to open.
   void ReleaseToPeer(bool fds_went);
+  // The guest is to run here again after ReleaseToPeer(false): locks the images. kFailedPrecondition: somebody else has
+  // one; none is locked then.
+  absl::Status TakeImagesBack();
+
+  // The chardevs of all ports, with the ids that -chardev gave them.
+  std::vector<std::pair<std::string, const Chardev*>> chardevs() const;
 
   size_t size() const { return devices_.size(); }
   VirtioDevice& device(size_t index) { return *devices_[index]->device; }
@@ -93,6 +108,7 @@ class VirtioDeviceSet {
 
   EventLoop* const loop_;
   std::vector<std::unique_ptr<Device>> devices_;
+  bool images_unlocked_ = false;
 };
 
 }  // namespace cpr

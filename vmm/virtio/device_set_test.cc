@@ -51,6 +51,7 @@ class DeviceSetTest : public ::testing::Test {
     configs_ = {{.kind = VirtioDeviceConfig::Kind::kBlk, .id = "disk0", .path = disk_},
                 {.kind = VirtioDeviceConfig::Kind::kSerial,
                  .ports = {{.name = "org.qemu.guest_agent.0",
+                            .chardev_id = "qga0",
                             .chardev = {.kind = ChardevConfig::Kind::kSocket, .path = socket_, .server = true}}}},
                 {.kind = VirtioDeviceConfig::Kind::kRng}};
   }
@@ -123,6 +124,7 @@ TEST_F(DeviceSetTest, ClientsAndImagesGoOverWithTheGuest) {
   EXPECT_TRUE(fds.empty());
   ASSERT_THAT(new_side->AddSections(new_sections), IsOk());
   old_side->Quiesce();
+  old_side->QuiesceChardevs();
   ASSERT_THAT(WriteAll(client.get(), "two"), IsOk());
   std::string state;
   ContainerWriter writer(&state, StateIdentity{});
@@ -136,6 +138,7 @@ TEST_F(DeviceSetTest, ClientsAndImagesGoOverWithTheGuest) {
   // The driver does not know that its device is another one now.
   new_side->device(kConsole).Connect({});
   new_side->Resume();
+  new_side->ResumeChardevs();
   const auto serve = [&](unsigned queue, std::vector<testing::FakeDriver::Buffer> buffers) {
     guest.queue(queue).Add(buffers);
     new_side->device(kConsole).Notify(queue);
@@ -158,7 +161,24 @@ TEST_F(DeviceSetTest, ImageIsFreeOnceTheStateIsAllThatGoesOver) {
   EXPECT_FALSE(DiskImage::Create({disk_, false}).ok());
   set->Quiesce();
   set->ReleaseToPeer(/*fds_went=*/false);
-  EXPECT_THAT(DiskImage::Create({disk_, false}).status(), IsOk());
+  {
+    CPR_ASSERT_OK_AND_ASSIGN(const DiskImage others, DiskImage::Create({disk_, false}));
+    EXPECT_THAT(set->TakeImagesBack(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(disk_)));
+  }
+  EXPECT_THAT(set->TakeImagesBack(), IsOk());
+  EXPECT_FALSE(DiskImage::Create({disk_, false}).ok());
+}
+
+TEST_F(DeviceSetTest, EachIsInItsSlot) {
+  Vmm vmm(&memory_, loop_.get());
+  configs_[kBlk].slot = 5;
+  configs_[kRng].slot = 3;
+  VirtioDeviceSet* const set = Create(vmm);
+  ASSERT_NE(set, nullptr);
+  EXPECT_TRUE(vmm.host->function(5) != nullptr && vmm.host->function(1) != nullptr);
+  EXPECT_NE(vmm.host->function(3), nullptr);
+  EXPECT_EQ(vmm.host->function(2), nullptr);
+  EXPECT_THAT(set->chardevs(), ::testing::ElementsAre(::testing::Pair("qga0", ::testing::NotNull())));
 }
 
 TEST_F(DeviceSetTest, DiskAndRandomNumbersAreServedWithoutBeingAsked) {

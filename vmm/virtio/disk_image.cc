@@ -137,6 +137,12 @@ void DiskImage::Unlock() const {
   ::fcntl(fd_.get(), F_OFD_SETLK, &all);
 }
 
+absl::Status DiskImage::Relock() const {
+  const absl::Status status = Lock(fd_.get(), config_.read_only);
+  if (!status.ok()) Unlock();
+  return Annotate(status, config_.path);
+}
+
 absl::Status DiskImage::Flush() const {
   if (config_.read_only || ::fdatasync(fd_.get()) == 0) return absl::OkStatus();
   return ErrnoStatus(errno, "fdatasync");

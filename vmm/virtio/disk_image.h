@@ -42,6 +42,8 @@ class DiskImage {
   absl::Status Write(uint64_t offset_bytes, absl::Span<const absl::Span<uint8_t>> buffers) const;
   // Lets others open it, who must not before whoever uses it has stopped. It stays readable and writable here.
   void Unlock() const;
+  // After Unlock. kFailedPrecondition as with Create: somebody else has it now; it stays unlocked then.
+  absl::Status Relock() const;
   // What has been written outlives a power failure.
   absl::Status Flush() const;
 

@@ -244,6 +244,7 @@ void VirtioPci::BarMoved(unsigned bar, std::optional<uint64_t> address) {
 void VirtioPci::MoveDoorbells(std::optional<uint64_t> address) {
   if (!doorbell_) return;
   MutexLock lock(&mutex_);
+  if (address == doorbells_gpa_) return;
   const std::optional<uint64_t> before = std::exchange(doorbells_gpa_, address);
   for (unsigned i = 0; i < device_->queue_count(); ++i) {
     const uint64_t offset = kDoorbellsAt + kDoorbellBytes * i;
@@ -251,6 +252,12 @@ void VirtioPci::MoveDoorbells(std::optional<uint64_t> address) {
     if (before.has_value()) doorbell_(*before + offset, device_->notify_fd(i), /*add=*/false).IgnoreError();
     if (address.has_value()) doorbell_(*address + offset, device_->notify_fd(i), /*add=*/true).IgnoreError();
   }
+}
+
+// Whether it answers there or not.
+uint64_t VirtioPci::PlacedBar() const {
+  const uint64_t low = Config(kPciBar0, 4) & ~uint64_t{0xf};
+  return low | uint64_t{Config(kPciBar0 + 4, 4)} << 32;
 }
 
 void VirtioPci::ResetTransport() {
@@ -283,8 +290,11 @@ absl::Status VirtioPci::RestoreTransport(const VirtioPciState& state) {
   if ((state.interrupt_status & ~(kQueueInterrupt | kConfigInterrupt)) != 0) {
     return bad(absl::StrCat("interrupt status ", state.interrupt_status));
   }
-  MutexLock lock(&mutex_);
-  state_ = state;
+  {
+    MutexLock lock(&mutex_);
+    state_ = state;
+  }
+  MoveDoorbells(BarAddress(kBar));
   return absl::OkStatus();
 }
 

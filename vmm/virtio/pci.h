@@ -43,10 +43,14 @@ class VirtioPci final : public PciFunction {
   uint64_t ReadBar(unsigned bar, uint64_t offset, unsigned size_bytes) override;
   void WriteBar(unsigned bar, uint64_t offset, unsigned size_bytes, uint64_t value) override;
   void BarMoved(unsigned bar, std::optional<uint64_t> address) override;
+  // A guest is about to arrive whose BAR is where it was placed, as a rule: KVM listens to the doorbells there from now
+  // on, and need not be told while the guest stands still. RestoreTransport corrects it.
+  void ExpectDoorbells() { MoveDoorbells(PlacedBar()); }
   void Reset() override;
 
   VirtioPciState SaveTransport() const;
-  // kDataLoss: no driver could have brought the registers there; nothing has changed then.
+  // kDataLoss: no driver could have brought the registers there; nothing has changed then. PciFunction::Restore comes
+  // first.
   absl::Status RestoreTransport(const VirtioPciState& state);
 
   // Where the parts of BAR 0 lie.
@@ -78,6 +82,7 @@ class VirtioPci final : public PciFunction {
   uint16_t SettleVector(uint32_t value) const;
   void SignalQueue(unsigned queue);
   void SignalConfig();
+  uint64_t PlacedBar() const;
   void MoveDoorbells(std::optional<uint64_t> address);
 
   VirtioDevice* const device_;
