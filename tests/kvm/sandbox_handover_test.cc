@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "libcpr/testing/kvm_gate.h"
 #include "libcpr/testing/matchers.h"
+#include "libcpr/testing/temp_folder.h"
 #include "tests/driver/fault.h"
 #include "tests/driver/guest_rig.h"
 #include "tests/driver/json_member.h"
@@ -56,6 +57,26 @@ TEST(Sandbox, EveryModeHandsOverInIt) {
       EXPECT_THAT(handover.verdict, IsOk());
       EXPECT_GE(ExpectRestricted(rig->vmm().process().pid()), 3);
     }
+  }
+}
+
+// A disk has a thread of its own, which reads and writes.
+TEST(Sandbox, DevicesGoAlongInIt) {
+  CPR_SKIP_WITHOUT_KVM();
+  const testing::TempFolder folder;
+  std::ofstream(folder.File("disk")) << std::string(4096, 'd');
+  CPR_ASSERT_OK_AND_ASSIGN(
+      const std::unique_ptr<GuestRig> rig,
+      GuestRig::Start(
+          {.more = {"-sandbox", "on", "-drive", absl::StrCat("if=none,id=d0,format=raw,file=", folder.File("disk")),
+                    "-device", "virtio-blk-pci,drive=d0", "-chardev",
+                    absl::StrCat("socket,id=c0,server=on,wait=off,path=", folder.File("port")), "-device",
+                    "virtserialport,chardev=c0,name=port", "-device", "virtio-rng-pci"}}));
+  for (const Mode mode : kModes) {
+    SCOPED_TRACE(ModeName(mode));
+    CPR_ASSERT_OK_AND_ASSIGN(const Handover handover, rig->HandOver(mode));
+    EXPECT_THAT(handover.verdict, IsOk());
+    EXPECT_GE(ExpectRestricted(rig->vmm().process().pid()), 3);
   }
 }
 

@@ -24,6 +24,7 @@ MachineDescription DescribeGuestMachine(const GuestMachineOptions& options) {
   machine.serial = ChardevOption{.config = {.kind = ChardevConfig::Kind::kFile, .path = options.serial_path}};
   machine.name = "";
   machine.uuid = "";
+  machine.devices = options.devices;
   return machine;
 }
 

@@ -13,6 +13,7 @@
 #include "tests/guest/guest_abi.h"
 #include "vmm/event_loop/event_loop.h"
 #include "vmm/machine/machine.h"
+#include "vmm/virtio/config.h"
 
 namespace cpr::testing {
 
@@ -23,6 +24,7 @@ struct GuestMachineOptions {
   uint64_t ram_bytes = 64 << 20;
   std::string cmdline;      // "cpus=N" is added
   std::string serial_path;  // a file
+  std::vector<VirtioDeviceConfig> devices;
 };
 MachineDescription DescribeGuestMachine(const GuestMachineOptions& options);
 

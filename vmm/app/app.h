@@ -87,6 +87,8 @@ class App final : public MonitorTarget {
   void OnGuestEvent(GuestEvent event, const std::string& text);
   absl::Status ResetMachine(bool by_guest, const std::string& reason);
   absl::Status RequireMachine() const;
+  // Out of the state file that it was saved to.
+  absl::Status ReclaimGuest();
   void Say(const std::string& line) const;
 
   Setup setup_;

@@ -38,6 +38,10 @@ std::vector<ChardevInfo> App::Chardevs() const {
   if (machine_ != nullptr && machine_->serial() != nullptr) {
     chardevs.push_back({"serial0", machine_->serial()->Describe(), machine_->serial()->connected()});
   }
+  if (machine_ == nullptr || machine_->devices() == nullptr) return chardevs;
+  for (const auto& [id, chardev] : machine_->devices()->chardevs()) {
+    chardevs.push_back({id, chardev->Describe(), chardev->connected()});
+  }
   return chardevs;
 }
 
@@ -47,6 +51,13 @@ absl::Status App::Stop() {
   machine_->Pause();
   SetRunState(RunState::kPaused);
   return absl::OkStatus();
+}
+
+absl::Status App::ReclaimGuest() {
+  CPR_RETURN_IF_ERROR(leaving_->TakeImagesBack());
+  const absl::Status reclaimed = migration_->Reclaim();
+  if (!reclaimed.ok()) leaving_->Release();
+  return reclaimed;
 }
 
 absl::Status App::Cont() {
@@ -60,7 +71,7 @@ absl::Status App::Cont() {
       return absl::FailedPreconditionError("Resetting the Virtual Machine is required");
     case RunState::kPostmigrate:
       // Only what lies in a state file can be had back; after a transfer the guest runs elsewhere.
-      CPR_RETURN_IF_ERROR(migration_->Reclaim());
+      CPR_RETURN_IF_ERROR(ReclaimGuest());
       leaving_->Abandon();
       if (leaving_->run_state_before() == RunState::kSuspended) {
         SetRunState(RunState::kSuspended);

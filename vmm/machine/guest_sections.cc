@@ -13,6 +13,7 @@
 #include "vmm/devices/reset_control_state.h"
 #include "vmm/devices/serial_state.h"
 #include "vmm/pci/pci_state.h"
+#include "vmm/virtio/device_set.h"
 
 namespace cpr {
 namespace {
@@ -97,7 +98,8 @@ absl::Status AddDevices(Machine* machine, SectionRegistry& sections) {
       DeviceSection(kReset, &platform.reset_control(), &ResetControlStateToProto, &ResetControlStateFromProto)));
   CPR_RETURN_IF_ERROR(
       sections.Add(DeviceSection(kAcpiPm, &platform.acpi_pm(), &AcpiPmStateToProto, &AcpiPmStateFromProto)));
-  return AddPci(platform.pci(), sections);
+  CPR_RETURN_IF_ERROR(AddPci(platform.pci(), sections));
+  return platform.devices() == nullptr ? absl::OkStatus() : platform.devices()->AddSections(sections);
 }
 
 }  // namespace
@@ -107,6 +109,7 @@ std::vector<SectionSupport> GuestSectionSupport() {
   for (const char* name : {kMachine, kIoapic, kSerial, kChardev, kCmos, kReset, kAcpiPm, kPciHost, kPciFunction}) {
     support.push_back({name, kVersion});
   }
+  for (SectionSupport& device : VirtioDeviceSet::Support()) support.push_back(std::move(device));
   return support;
 }
 

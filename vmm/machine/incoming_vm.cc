@@ -37,6 +37,17 @@ absl::StatusOr<std::unique_ptr<Chardev>> MachineIncoming::BuildSerial(const Mach
   return serial;
 }
 
+absl::Status MachineIncoming::DropOtherPortsFds(const MachineDescription& description, FdTable& fds) const {
+  for (uint32_t instance = 0; instance < description.devices->size(); ++instance) {
+    const std::vector<VirtioPortConfig>& ports = (*description.devices)[instance].ports;
+    for (size_t port = 0; port < ports.size(); ++port) {
+      if (ports[port].chardev == (*early_.description.devices)[instance].ports[port].chardev) continue;
+      CPR_RETURN_IF_ERROR(VirtioDeviceSet::DropPortFds(instance, port, fds));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status MachineIncoming::Build(Inventory& arrived) {
   CPR_ASSIGN_OR_RETURN(MachineDescription description, JoinDescriptions(given_, early_.description));
   if (early_.kvm.vcpus.size() != description.vcpus) {
@@ -45,17 +56,20 @@ absl::Status MachineIncoming::Build(Inventory& arrived) {
   }
   CPR_ASSIGN_OR_RETURN(GuestMemory memory, GuestMemory::Create(std::move(arrived.blocks)));
   CPR_ASSIGN_OR_RETURN(std::unique_ptr<Chardev> serial, BuildSerial(description, arrived.fds));
+  CPR_RETURN_IF_ERROR(DropOtherPortsFds(description, arrived.fds));
   CPR_ASSIGN_OR_RETURN(machine_, Machine::Create(system_, loop_,
                                                  {.description = std::move(description),
                                                   .kvm = early_.kvm,
                                                   .memory = std::move(memory),
-                                                  .serial = std::move(serial)},
+                                                  .serial = std::move(serial),
+                                                  .fds = &arrived.fds},
                                                  on_event_));
   return AddLateSections(machine_.get(), /*plan=*/{}, arrived.sections);
 }
 
 void MachineIncoming::Run() {
   if (machine_->serial() != nullptr) machine_->serial()->Resume();
+  if (machine_->devices() != nullptr) machine_->devices()->ResumeChardevs();
 }
 
 }  // namespace cpr

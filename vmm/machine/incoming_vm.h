@@ -23,7 +23,7 @@ class MachineIncoming : public IncomingVm {
   std::vector<SectionSupport> Supported() override { return GuestSectionSupport(); }
   absl::Status RegisterEarly(SectionRegistry& sections) override { return AddEarlySections(&early_, sections); }
   absl::Status Build(Inventory& arrived) override;
-  // Gives the chardev its turn again. Whether the vCPUs run is for a subclass to say.
+  // Gives the chardevs their turn again. Whether the vCPUs run is for a subclass to say.
   void Run() override;
 
   // Null before Build.
@@ -31,6 +31,8 @@ class MachineIncoming : public IncomingVm {
   std::unique_ptr<Machine> TakeMachine() { return std::move(machine_); }
 
  private:
+  // Ports that the command line puts something else behind.
+  absl::Status DropOtherPortsFds(const MachineDescription& description, FdTable& fds) const;
   absl::StatusOr<std::unique_ptr<Chardev>> BuildSerial(const MachineDescription& description, FdTable& fds);
 
   const kvm::System* const system_;

@@ -37,9 +37,10 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(const kvm::System* syst
   const auto add_slots = [&](kvm::Vm& vm) { return parts.memory.AddSlots(vm); };
   CPR_ASSIGN_OR_RETURN(BareVm bare, CreateBareVm(*system, parts.kvm, add_slots));
   CPR_RETURN_IF_ERROR(NoteTscFrequency(*system, bare, &parts.kvm));
+  FdTable* const fds = parts.fds;
   std::unique_ptr<Machine> machine(
       new Machine(system, loop, std::move(parts), std::move(bare.vm), std::move(on_event)));
-  CPR_RETURN_IF_ERROR(machine->CreatePlatform());
+  CPR_RETURN_IF_ERROR(machine->CreatePlatform(fds));
   CPR_ASSIGN_OR_RETURN(VcpuSet vcpus, VcpuSet::Create(std::move(bare.vcpus), machine.get()));
   machine->vcpus_.emplace(std::move(vcpus));
   return machine;
@@ -58,7 +59,7 @@ Machine::Machine(const kvm::System* system, EventLoop* loop, Parts parts, kvm::V
 
 Machine::~Machine() { Pause(); }
 
-absl::Status Machine::CreatePlatform() {
+absl::Status Machine::CreatePlatform(FdTable* fds) {
   CPR_ASSIGN_OR_RETURN(
       platform_,
       Platform::Create({.vm = &vm_,
@@ -67,6 +68,10 @@ absl::Status Machine::CreatePlatform() {
                         .ram_below_4g_bytes = memory_.low_bytes(),
                         .ram_above_4g_bytes = memory_.high_bytes(),
                         .pci = PciWindowsAbove(memory_.high_bytes() > 0 ? kHighRamGpa + memory_.high_bytes() : 0),
+                        .devices = *description_.devices,
+                        .memory = &memory_,
+                        .loop = loop_,
+                        .fds = fds,
                         .reset = [this] { RequestEvent(GuestEvent::kReset, "the guest reset itself"); },
                         .suspend = [this] { RequestEvent(GuestEvent::kSuspend, "the guest suspended itself"); },
                         .power_off = [this] { RequestEvent(GuestEvent::kShutdown, "the guest powered itself off"); }}));
@@ -88,10 +93,12 @@ void Machine::Resume() {
   platform_->ConnectInput();
   platform_->pci().AttachInterrupts().IgnoreError();  // KVM had them before
   vcpus_->Start();
+  if (devices() != nullptr) devices()->Resume();
 }
 
 void Machine::Pause() {
   if (!running_) return;
+  if (devices() != nullptr) devices()->Quiesce();  // the guest runs while the disks finish
   vcpus_->Park();
   platform_->pci().DetachInterrupts().IgnoreError();  // KVM has them
   running_ = false;

@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "libcpr/kvm/system.h"
+#include "libcpr/preserve/fd_table.h"
 #include "vmm/chardev/chardev.h"
 #include "vmm/event_loop/event_loop.h"
 #include "vmm/machine/guest_memory.h"
@@ -25,6 +26,7 @@
 #include "vmm/machine/vcpu_exits.h"
 #include "vmm/machine/vcpu_set.h"
 #include "vmm/options/description.h"
+#include "vmm/virtio/device_set.h"
 
 namespace cpr {
 
@@ -36,6 +38,8 @@ class Machine final : private VcpuExits {
     KvmPlan kvm;
     GuestMemory memory;
     std::unique_ptr<Chardev> serial;  // null: the machine has no serial port
+    // What came with the guest, for its devices to take; lent for the call. Null: the guest starts here.
+    FdTable* fds = nullptr;
   };
   // The guest reset, suspended or powered off itself, or cannot go on. All vCPUs are parked when this is called, on the
   // event loop, and the machine stays paused unless the callee resumes it (after Reset, as a rule). `text` says why.
@@ -52,7 +56,8 @@ class Machine final : private VcpuExits {
 
   // Lets the guest run. Does nothing if it runs already.
   void Resume();
-  // Takes all vCPUs out of the guest, their I/O completed. Does nothing if they are. About 100 us.
+  // Takes all vCPUs out of the guest, their I/O completed. Does nothing if they are. About 100 us, and before that,
+  // while the guest runs, as long as its disks take to complete what they have begun.
   void Pause();
   bool running() const { return running_; }
 
@@ -77,10 +82,12 @@ class Machine final : private VcpuExits {
   Platform& platform() { return *platform_; }
   // Null: the machine has no serial port.
   Chardev* serial() { return serial_.get(); }
+  // Null: the machine has none.
+  VirtioDeviceSet* devices() { return platform_->devices(); }
 
  private:
   Machine(const kvm::System* system, EventLoop* loop, Parts parts, kvm::Vm vm, EventCallback on_event);
-  absl::Status CreatePlatform();
+  absl::Status CreatePlatform(FdTable* fds);
   absl::Status RestoreResetState(const ResetState& state);
   absl::Status ResetAllButRam();
   absl::Status WriteAcpiTables();

@@ -26,7 +26,12 @@ absl::Status MachineOutgoing::Describe(Mode mode, Inventory& inventory) {
   inventory.mapped = machine_->memory().mapped();
   CPR_RETURN_IF_ERROR(AddEarlySections(&early_, inventory.sections));
   CPR_RETURN_IF_ERROR(AddLateSections(machine_, std::move(plan), inventory.sections));
-  if (mode == Mode::kReboot || machine_->serial() == nullptr) return absl::OkStatus();
+  if (mode == Mode::kReboot) return absl::OkStatus();
+  if (machine_->devices() != nullptr) {
+    machine_->devices()->HoldConnections();
+    CPR_RETURN_IF_ERROR(machine_->devices()->AddFds(inventory.fds));
+  }
+  if (machine_->serial() == nullptr) return absl::OkStatus();
   machine_->serial()->HoldConnections();
   for (const ChardevFd& fd : machine_->serial()->Fds()) {
     CPR_RETURN_IF_ERROR(inventory.fds.AddDup(absl::StrCat("serial.", fd.name), 0, fd.kind, fd.fd));
@@ -42,11 +47,13 @@ absl::Status MachineOutgoing::Pause() {
     return absl::FailedPreconditionError("the guest has just reset or stopped itself");
   }
   if (machine_->serial() != nullptr) machine_->serial()->Quiesce();
+  if (machine_->devices() != nullptr) machine_->devices()->QuiesceChardevs();
   return absl::OkStatus();
 }
 
 void MachineOutgoing::Abandon() {
   if (machine_->serial() != nullptr) machine_->serial()->Resume();
+  if (machine_->devices() != nullptr) machine_->devices()->ResumeChardevs();
 }
 
 void MachineOutgoing::Resume() {
@@ -56,6 +63,11 @@ void MachineOutgoing::Resume() {
 
 void MachineOutgoing::Release() {
   if (machine_->serial() != nullptr && mode_ != Mode::kReboot) machine_->serial()->ReleaseToPeer();
+  if (machine_->devices() != nullptr) machine_->devices()->ReleaseToPeer(/*fds_went=*/mode_ != Mode::kReboot);
+}
+
+absl::Status MachineOutgoing::TakeImagesBack() {
+  return machine_->devices() == nullptr ? absl::OkStatus() : machine_->devices()->TakeImagesBack();
 }
 
 }  // namespace cpr

@@ -33,6 +33,7 @@ absl::StatusOr<std::unique_ptr<Platform>> Platform::Create(Parameters parameters
   CPR_RETURN_IF_ERROR(platform->AddResetControl());
   CPR_RETURN_IF_ERROR(platform->AddAcpi());
   CPR_RETURN_IF_ERROR(platform->AddPci());
+  CPR_RETURN_IF_ERROR(platform->AddDevices());
   return platform;
 }
 
@@ -114,6 +115,21 @@ absl::Status Platform::AddPci() {
                            }
                            pci_->WritePort(offset, size, static_cast<uint32_t>(value));
                          }});
+}
+
+absl::Status Platform::AddDevices() {
+  if (parameters_.devices.empty()) return absl::OkStatus();
+  const auto doorbell = [vm = parameters_.vm](uint64_t gpa, int eventfd, bool add) {
+    const kvm::IoEventFd event = {.address = gpa, .size_bytes = 2, .eventfd = eventfd};
+    return add ? vm->AssignIoEventFd(event) : vm->DeassignIoEventFd(event);
+  };
+  CPR_ASSIGN_OR_RETURN(devices_, VirtioDeviceSet::Create({.memory = parameters_.memory,
+                                                          .loop = parameters_.loop,
+                                                          .host = pci_.get(),
+                                                          .router = &interrupt_routes_,
+                                                          .doorbell = doorbell},
+                                                         parameters_.devices, parameters_.fds));
+  return absl::OkStatus();
 }
 
 void Platform::ConnectInput() {

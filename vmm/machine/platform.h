@@ -4,12 +4,14 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "libcpr/kvm/gsi_routes.h"
 #include "libcpr/kvm/vm.h"
+#include "libcpr/preserve/fd_table.h"
 #include "vmm/chardev/chardev.h"
 #include "vmm/devices/acpi_pm.h"
 #include "vmm/devices/bus.h"
@@ -17,14 +19,18 @@
 #include "vmm/devices/ioapic.h"
 #include "vmm/devices/reset_control.h"
 #include "vmm/devices/serial.h"
+#include "vmm/event_loop/event_loop.h"
+#include "vmm/machine/guest_memory.h"
 #include "vmm/machine/interrupt_routes.h"
 #include "vmm/pci/pci_host.h"
+#include "vmm/virtio/config.h"
+#include "vmm/virtio/device_set.h"
 
 namespace cpr {
 
 // The devices that every machine has, wired to each other, to KVM and to the buses: IOAPIC (with a split irqchip),
-// the serial port COM1 with its chardev, CMOS, reset ports, ACPI and the PCI bus. Its state is its devices' states.
-// Thread-safe: the devices lock for themselves.
+// the serial port COM1 with its chardev, CMOS, reset ports, ACPI and the PCI bus with the virtio devices asked for. Its
+// state is its devices' states. Thread-safe: the devices lock for themselves.
 class Platform {
  public:
   struct Parameters {
@@ -34,6 +40,11 @@ class Platform {
     uint64_t ram_below_4g_bytes = 0;
     uint64_t ram_above_4g_bytes = 0;
     PciWindows pci;
+    // Devices on the PCI bus, with what they need; no more is needed without any.
+    std::vector<VirtioDeviceConfig> devices;
+    const GuestMemory* memory = nullptr;  // must outlive the platform
+    EventLoop* loop = nullptr;            // must outlive the platform
+    FdTable* fds = nullptr;               // what came with the guest; null: it starts here. For Create alone
     // The guest asks for it; called on a vCPU thread.
     std::function<void()> reset;
     std::function<void()> suspend;    // ACPI S3
@@ -55,6 +66,8 @@ class Platform {
   ResetControl& reset_control() { return *reset_control_; }
   AcpiPm& acpi_pm() { return *acpi_pm_; }
   PciHost& pci() { return *pci_; }
+  // Null: the machine has none.
+  VirtioDeviceSet* devices() { return devices_.get(); }
   // For the interrupts of PCI functions.
   MsiRouter& msi_router() { return interrupt_routes_; }
 
@@ -75,6 +88,7 @@ class Platform {
   absl::Status AddResetControl();
   absl::Status AddAcpi();
   absl::Status AddPci();
+  absl::Status AddDevices();
   void SetIrq(unsigned pin, bool level);
 
   const Parameters parameters_;
@@ -86,6 +100,7 @@ class Platform {
   std::unique_ptr<Cmos> cmos_;
   std::unique_ptr<ResetControl> reset_control_;
   std::unique_ptr<AcpiPm> acpi_pm_;
+  std::unique_ptr<VirtioDeviceSet> devices_;  // needs the interrupt routes, outlives the bus
   std::unique_ptr<PciHost> pci_;
 };
 

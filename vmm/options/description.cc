@@ -1,5 +1,6 @@
 #include "vmm/options/description.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,14 @@ std::optional<std::string> Absolute(const std::optional<std::string>& path) {
   std::error_code error;  // no working directory: the path stays as it is
   const auto absolute = std::filesystem::absolute(*path, error);
   return error ? *path : absolute.lexically_normal().string();
+}
+
+std::vector<VirtioDeviceConfig> AbsoluteDevices(std::vector<VirtioDeviceConfig> devices) {
+  for (VirtioDeviceConfig& device : devices) {
+    device.path = *Absolute(device.path);
+    for (VirtioPortConfig& port : device.ports) port.chardev.path = *Absolute(port.chardev.path);
+  }
+  return devices;
 }
 
 absl::string_view IrqchipName(IrqchipKind kind) { return kind == IrqchipKind::kKernel ? "on" : "split"; }
@@ -52,6 +61,49 @@ void CompareMemory(const MemoryBackend& given, const MemoryBackend& saved, Diffe
   differences->CompareValue(property("hugetlbsize"), given.hugetlb_size_bytes, saved.hugetlb_size_bytes, number);
 }
 
+const VirtioDeviceConfig* DeviceIn(unsigned slot, const std::vector<VirtioDeviceConfig>& devices) {
+  const auto found = std::find_if(devices.begin(), devices.end(), [slot](const auto& d) { return d.slot == slot; });
+  return found == devices.end() ? nullptr : &*found;
+}
+
+void CompareDevice(const VirtioDeviceConfig& given, const VirtioDeviceConfig& saved, absl::string_view place,
+                   Differences* differences) {
+  const auto property = [&](absl::string_view name) { return absl::StrCat(place, ": ", name); };
+  const auto ports = [](const VirtioDeviceConfig& device) {
+    return absl::StrJoin(device.ports, ",", [](std::string* out, const auto& port) { out->append(port.name); });
+  };
+  differences->CompareValue(property("file"), given.path, saved.path, Quoted);
+  differences->CompareValue(property("readonly"), given.read_only, saved.read_only, OnOff);
+  differences->CompareValue(property("serial"), given.serial, saved.serial, Quoted);
+  differences->CompareValue(property("ports"), ports(given), ports(saved), Quoted);
+}
+
+void CompareDevices(const std::vector<VirtioDeviceConfig>& given, const std::vector<VirtioDeviceConfig>& saved,
+                    Differences* differences) {
+  const auto driver = [](const VirtioDeviceConfig* device) -> std::string {
+    return device == nullptr ? "none" : VirtioDriverName(device->kind);
+  };
+  for (unsigned slot = 0; slot < kVirtioSlots; ++slot) {
+    const VirtioDeviceConfig* const ours = DeviceIn(slot, given);
+    const VirtioDeviceConfig* const theirs = DeviceIn(slot, saved);
+    const std::string place = absl::StrCat("-device in PCI slot ", slot);
+    differences->CompareValue(place, driver(ours), driver(theirs), [](const std::string& name) { return name; });
+    if (ours != nullptr && theirs != nullptr && ours->kind == theirs->kind) {
+      CompareDevice(*ours, *theirs, place, differences);
+    }
+  }
+}
+
+// `saved` has the same devices. Their order is that of the saved state's sections.
+std::vector<VirtioDeviceConfig> WithChardevsOf(const std::vector<VirtioDeviceConfig>& given,
+                                               std::vector<VirtioDeviceConfig> saved) {
+  for (VirtioDeviceConfig& device : saved) {
+    device.ports = DeviceIn(device.slot, given)->ports;
+    device.id = DeviceIn(device.slot, given)->id;
+  }
+  return saved;
+}
+
 }  // namespace
 
 MachineDescription DescribeGiven(const Options& options) {
@@ -67,6 +119,7 @@ MachineDescription DescribeGiven(const Options& options) {
   machine.append = options.append;
   machine.serial = options.serial;
   if (machine.serial.has_value()) machine.serial->config.path = *Absolute(machine.serial->config.path);
+  if (!options.devices.empty()) machine.devices = AbsoluteDevices(options.devices);
   machine.name = options.name;
   machine.uuid = options.uuid;
   return machine;
@@ -84,6 +137,7 @@ MachineDescription DescribeMachine(const Options& options) {
                                    .share = options.aux_ram_share.value_or(true)};
   }
   machine.implicit_ram_shared.reset();
+  if (!machine.devices.has_value()) machine.devices.emplace();
   for (auto* text : {&machine.kernel, &machine.initrd, &machine.append, &machine.name, &machine.uuid}) {
     if (!text->has_value()) *text = "";
   }
@@ -114,6 +168,7 @@ std::vector<std::string> DescribeDifferences(const MachineDescription& given, co
     differences.CompareValue("-serial", given.serial->none, saved.serial->none,
                              [](bool none) { return none ? "none" : "a port"; });
   }
+  if (given.devices.has_value()) CompareDevices(*given.devices, *saved.devices, &differences);
   return differences.Take();
 }
 
@@ -125,6 +180,7 @@ absl::StatusOr<MachineDescription> JoinDescriptions(const MachineDescription& gi
   MachineDescription machine = saved;
   if (given.name.has_value()) machine.name = given.name;
   if (given.serial.has_value()) machine.serial = given.serial;
+  if (given.devices.has_value()) machine.devices = WithChardevsOf(*given.devices, *saved.devices);
   return machine;
 }
 

@@ -1,3 +1,5 @@
+#include <set>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/proto_fields.h"
@@ -13,6 +15,10 @@ static_assert(static_cast<int>(MemoryBackendKind::kMemfd) == v1::MEMORY_BACKEND_
 static_assert(static_cast<int>(MemoryBackendKind::kRam) == v1::MEMORY_BACKEND_KIND_RAM);
 static_assert(static_cast<int>(IrqchipKind::kSplit) == v1::MACHINE_IRQCHIP_SPLIT);
 static_assert(static_cast<int>(IrqchipKind::kKernel) == v1::MACHINE_IRQCHIP_KERNEL);
+
+static_assert(static_cast<int>(VirtioDeviceConfig::Kind::kBlk) == v1::MACHINE_VIRTIO_KIND_BLK);
+static_assert(static_cast<int>(VirtioDeviceConfig::Kind::kSerial) == v1::MACHINE_VIRTIO_KIND_SERIAL);
+static_assert(static_cast<int>(VirtioDeviceConfig::Kind::kRng) == v1::MACHINE_VIRTIO_KIND_RNG);
 
 absl::Status OutOfRange(absl::string_view field) {
   return absl::DataLossError(absl::StrCat("field '", field, "' is out of range"));
@@ -63,6 +69,71 @@ absl::Status TakeSerial(const v1::MachineDescription& proto, MachineDescription*
   return absl::OkStatus();
 }
 
+void PortToProto(const VirtioPortConfig& port, v1::MachineVirtioPort* proto) {
+  proto->set_name(port.name);
+  proto->set_chardev_id(port.chardev_id);
+  *proto->mutable_chardev() = ChardevConfigToProto(port.chardev);
+}
+
+absl::StatusOr<VirtioPortConfig> PortFromProto(const v1::MachineVirtioPort& proto) {
+  VirtioPortConfig port;
+  CPR_TAKE_FIELD(proto, name, &port.name);
+  CPR_TAKE_FIELD(proto, chardev_id, &port.chardev_id);
+  if (port.name.size() > kMaxVirtioPortNameBytes) return OutOfRange("name");
+  CPR_ASSIGN_OR_RETURN(port.chardev, ChardevConfigFromProto(proto.chardev()));
+  return port;
+}
+
+void DeviceToProto(const VirtioDeviceConfig& device, v1::MachineVirtioDevice* proto) {
+  proto->set_kind(static_cast<v1::MachineVirtioKind>(device.kind));
+  proto->set_slot(device.slot);
+  proto->set_id(device.id);
+  proto->set_path(device.path);
+  proto->set_read_only(device.read_only);
+  proto->set_serial(device.serial);
+  for (const VirtioPortConfig& port : device.ports) PortToProto(port, proto->add_ports());
+}
+
+absl::Status CheckDevice(const v1::MachineVirtioDevice& proto) {
+  const bool blk = proto.kind() == v1::MACHINE_VIRTIO_KIND_BLK;
+  if (proto.kind() == v1::MACHINE_VIRTIO_KIND_UNSPECIFIED || !v1::MachineVirtioKind_IsValid(proto.kind())) {
+    return OutOfRange("kind");
+  }
+  if (proto.slot() == 0 || proto.slot() >= kVirtioSlots) return OutOfRange("slot");
+  if (blk ? !absl::StartsWith(proto.path(), "/") : !proto.path().empty()) return OutOfRange("path");
+  const bool serial = proto.kind() == v1::MACHINE_VIRTIO_KIND_SERIAL;
+  if (static_cast<size_t>(proto.ports_size()) > (serial ? kMaxVirtioPorts : 0)) return OutOfRange("ports");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<VirtioDeviceConfig> DeviceFromProto(const v1::MachineVirtioDevice& proto) {
+  VirtioDeviceConfig device;
+  CPR_TAKE_FIELD(proto, kind, &device.kind);
+  CPR_TAKE_FIELD(proto, slot, &device.slot);
+  CPR_TAKE_FIELD(proto, id, &device.id);
+  CPR_TAKE_FIELD(proto, path, &device.path);
+  CPR_TAKE_FIELD(proto, read_only, &device.read_only);
+  CPR_TAKE_FIELD(proto, serial, &device.serial);
+  CPR_RETURN_IF_ERROR(CheckDevice(proto));
+  for (const v1::MachineVirtioPort& port : proto.ports()) {
+    CPR_ASSIGN_OR_RETURN(device.ports.emplace_back(), PortFromProto(port));
+  }
+  return device;
+}
+
+absl::Status TakeDevices(const v1::MachineDescription& proto, MachineDescription* machine) {
+  if (!proto.has_devices()) return absl::DataLossError("field 'devices' is missing");
+  std::set<unsigned> slots;
+  machine->devices.emplace();
+  for (const v1::MachineVirtioDevice& device_proto : proto.devices().virtio()) {
+    auto device = DeviceFromProto(device_proto);
+    if (!device.ok()) return Annotate(device.status(), "field 'devices'");
+    if (!slots.insert(device->slot).second) return OutOfRange("devices");
+    machine->devices->push_back(*std::move(device));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckMachine(const v1::MachineDescription& proto) {
   if (proto.type() != v1::MACHINE_TYPE_Q35) return OutOfRange("type");
   if (proto.irqchip() != v1::MACHINE_IRQCHIP_SPLIT && proto.irqchip() != v1::MACHINE_IRQCHIP_KERNEL) {
@@ -89,6 +160,9 @@ v1::MachineDescription MachineDescriptionToProto(const MachineDescription& machi
   if (!machine.serial->none) *proto.mutable_serial() = ChardevConfigToProto(machine.serial->config);
   proto.set_name(*machine.name);
   proto.set_uuid(*machine.uuid);
+  proto.mutable_devices();
+  for (const VirtioDeviceConfig& device : *machine.devices)
+    DeviceToProto(device, proto.mutable_devices()->add_virtio());
   return proto;
 }
 
@@ -108,6 +182,7 @@ absl::StatusOr<MachineDescription> MachineDescriptionFromProto(const v1::Machine
   CPR_ASSIGN_OR_RETURN(machine.memory, MemoryFromProto(proto.memory()));
   machine.memory_bytes = machine.memory->size_bytes;
   CPR_RETURN_IF_ERROR(TakeSerial(proto, &machine));
+  CPR_RETURN_IF_ERROR(TakeDevices(proto, &machine));
   return machine;
 }
 

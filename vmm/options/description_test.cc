@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -33,6 +34,10 @@ constexpr char kBoot[] =
     "file:/s "
     "-uuid 00000000-0000-0000-0000-000000000001 -name old";
 
+constexpr char kDevices[] =
+    "-drive if=none,id=d0,file=/d,format=raw -device virtio-blk-pci,drive=d0,addr=4 -chardev null,id=c0 -device "
+    "virtserialport,chardev=c0,name=p0 -device virtio-rng-pci,id=r ";
+
 TEST(DescriptionTest, FillsInTheDefaults) {
   const MachineDescription machine = DescribeMachine(Parse("-kernel /k"));
   EXPECT_EQ(machine.irqchip, IrqchipKind::kSplit);
@@ -56,8 +61,8 @@ TEST(DescriptionTest, PathsBecomeAbsolute) {
 }
 
 TEST(DescriptionTest, SurvivesItsProto) {
-  for (const std::string& line :
-       {std::string(kBoot), std::string("-kernel /k -nodefaults -machine kernel-irqchip=on")}) {
+  for (const std::string& line : {std::string(kBoot), absl::StrCat(kDevices, "-kernel /k"),
+                                  std::string("-kernel /k -nodefaults -machine kernel-irqchip=on")}) {
     MachineDescription machine = DescribeMachine(Parse(line));
     CPR_ASSERT_OK_AND_ASSIGN(const MachineDescription again,
                              MachineDescriptionFromProto(MachineDescriptionToProto(machine)));
@@ -110,6 +115,49 @@ TEST(DescriptionTest, NamesEachDifference) {
       ElementsAre("-object pc.ram: type is memory-backend-ram, the machine has memory-backend-memfd"));
 }
 
+TEST(DescriptionTest, ComparesDevicesByTheirSlots) {
+  const MachineDescription saved = DescribeMachine(Parse(absl::StrCat(kDevices, "-kernel /k")));
+  const struct {
+    std::string line;
+    std::vector<std::string> differences;
+  } kCases[] = {
+      {"", {}},
+      {kDevices, {}},
+      {"-device virtio-rng-pci,addr=2 -chardev pty,id=x -device virtserialport,chardev=x,name=p0 "
+       "-blockdev file,node-name=n,filename=/./d -device virtio-blk,drive=n,addr=4",
+       {}},
+      {"-device virtio-rng-pci",
+       {"-device in PCI slot 1 is virtio-rng-pci, the machine has virtio-serial-pci",
+        "-device in PCI slot 2 is none, the machine has virtio-rng-pci",
+        "-device in PCI slot 4 is none, the machine has virtio-blk-pci"}},
+      {"-drive if=none,id=d,file=/e,format=raw,readonly=on -device virtio-blk-pci,drive=d,addr=4,serial=s "
+       "-chardev null,id=c -device virtserialport,chardev=c,name=q -device virtio-rng-pci -device virtio-rng-pci",
+       {"-device in PCI slot 1: ports is 'q', the machine has 'p0'",
+        "-device in PCI slot 3 is virtio-rng-pci, the machine has none",
+        "-device in PCI slot 4: file is '/e', the machine has '/d'",
+        "-device in PCI slot 4: readonly is on, the machine has off",
+        "-device in PCI slot 4: serial is 's', the machine has ''"}},
+  };
+  for (const auto& c : kCases) {
+    EXPECT_EQ(DescribeDifferences(DescribeGiven(Parse("-incoming defer " + c.line)), saved), c.differences) << c.line;
+  }
+}
+
+TEST(DescriptionTest, JoiningTakesTheNewSidesChardevsInTheSavedOrder) {
+  const MachineDescription saved = DescribeMachine(Parse(absl::StrCat(kDevices, "-kernel /k")));
+  CPR_ASSERT_OK_AND_ASSIGN(
+      const MachineDescription joined,
+      JoinDescriptions(
+          DescribeGiven(
+              Parse("-incoming defer -chardev pty,id=x -device virtserialport,chardev=x,name=p0 -drive "
+                    "if=none,id=n,file=/d,format=raw -device virtio-rng-pci -device virtio-blk-pci,drive=n,addr=4")),
+          saved));
+  ASSERT_EQ(joined.devices->size(), 3u);
+  EXPECT_EQ((*joined.devices)[0].slot, 4u);
+  EXPECT_EQ((*joined.devices)[1].ports[0].chardev_id, "x");
+  EXPECT_EQ((*joined.devices)[1].ports[0].chardev.kind, ChardevConfig::Kind::kPty);
+}
+
 TEST(DescriptionTest, JoiningTakesTheNewSidesNameAndSerialBackend) {
   const MachineDescription saved = DescribeMachine(Parse(kBoot));
   CPR_ASSERT_OK_AND_ASSIGN(
@@ -124,6 +172,21 @@ TEST(DescriptionTest, JoiningTakesTheNewSidesNameAndSerialBackend) {
                        AllOf(HasSubstr("-smp is 3"), HasSubstr("; -m is 1048576 bytes"))));
 }
 
+// A device for a test to alter.
+v1::MachineVirtioDevice* Rng(v1::MachineDescription& machine) {
+  v1::MachineDevices* const devices = machine.mutable_devices();
+  v1::MachineVirtioDevice* const device =
+      devices->virtio_size() > 0 ? devices->mutable_virtio(0) : devices->add_virtio();
+  device->Clear();
+  device->set_kind(v1::MACHINE_VIRTIO_KIND_RNG);
+  device->set_slot(7);
+  device->set_id("");
+  device->set_path("");
+  device->set_read_only(false);
+  device->set_serial("");
+  return device;
+}
+
 struct DescriptionTraits {
   using Object = MachineDescription;
   using Proto = v1::MachineDescription;
@@ -133,7 +196,9 @@ struct DescriptionTraits {
   static void Modify(Object& object) {
     object = DescribeMachine(
         Parse("-kernel /l -initrd /i -append a -smp 3 -machine kernel-irqchip=on -serial pty -name n "
-              "-uuid 00000000-0000-0000-0000-000000000003 "
+              "-uuid 00000000-0000-0000-0000-000000000003 -drive if=none,id=d,file=/d,format=raw,readonly=on "
+              "-device virtio-blk-pci,drive=d,serial=s,id=b -chardev null,id=c -device virtserialport,chardev=c,name=p "
+              "-device virtio-rng-pci "
               "-object memory-backend-memfd,id=m,size=4M,share=off,hugetlb=on,hugetlbsize=2M,prealloc=on"));
   }
   static Proto Save(const Object& object) { return MachineDescriptionToProto(object); }
@@ -156,6 +221,19 @@ struct DescriptionTraits {
         {"initrd", [](Proto& p) { p.set_initrd("relative"); }},
         {"serial", [](Proto& p) { p.mutable_serial()->clear_kind(); }},
         {"uuid", [](Proto& p) { p.set_uuid("1"); }},
+        {"no devices", [](Proto& p) { p.clear_devices(); }},
+        {"device kind", [](Proto& p) { Rng(p)->set_kind(static_cast<v1::MachineVirtioKind>(9)); }},
+        {"slot 0", [](Proto& p) { Rng(p)->set_slot(0); }},
+        {"slot 32", [](Proto& p) { Rng(p)->set_slot(32); }},
+        {"two in a slot", [](Proto& p) { *p.mutable_devices()->add_virtio() = *Rng(p); }},
+        {"image of no disk", [](Proto& p) { Rng(p)->set_path("/d"); }},
+        {"disk without image", [](Proto& p) { Rng(p)->set_kind(v1::MACHINE_VIRTIO_KIND_BLK); }},
+        {"ports of no bus", [](Proto& p) { Rng(p)->add_ports(); }},
+        {"port without chardev",
+         [](Proto& p) {
+           Rng(p)->set_kind(v1::MACHINE_VIRTIO_KIND_SERIAL);
+           Rng(p)->add_ports()->set_name("p");
+         }},
     };
   }
 };

@@ -60,7 +60,14 @@ constexpr OptionEntry kOptions[] = {
     {"append", "TEXT", &StoreText<&Options::append>, "the kernel's command line"},
     {"serial", "stdio|file:P|unix:P[,server=on,wait=off]|pty|null|none|chardev:ID", &ParseSerial, "the serial port"},
     {"chardev", "socket|file|stdio|pty|null,id=ID[,...]", &ParseChardevOption,
-     "a character device for -serial chardev:ID"},
+     "a character device for -serial chardev:ID or a virtserialport"},
+    {"drive", "if=none,id=ID,file=P,format=raw[,readonly=on|off]", &ParseDriveOption,
+     "a disk image for a virtio-blk-pci"},
+    {"blockdev", "file|host_device,node-name=ID,filename=P[,read-only=on|off] or raw,node-name=ID,file=ID",
+     &ParseBlockdevOption, "the same, as a node of QEMU's block layer"},
+    {"device", "virtio-blk-pci,drive=ID[,serial=TEXT]|virtio-serial-pci|virtio-rng-pci[,id=ID][,addr=SLOT]",
+     &ParseDeviceOption,
+     "a PCI device; also virtserialport,chardev=ID[,name=NAME][,bus=ID.0], a port of virtio-serial-pci"},
     {"qmp", "unix:P,server=on,wait=off|stdio", &ParseQmp, "a QMP monitor"},
     {"monitor", "stdio|unix:P,server=on,wait=off|none", &ParseMonitor, "a human monitor"},
     {"incoming", "URI|defer|CHANNEL", &ParseIncoming, "take over a machine; a second one gives the cpr channel"},
@@ -79,10 +86,7 @@ constexpr OptionEntry kOptions[] = {
     {"help", "", &SetFlag<&Options::print_help>, "print this"},
     {"h", "", &SetFlag<&Options::print_help>, "as -help"},
     {"version", "", &SetFlag<&Options::print_version>, "print the version"},
-    {"drive", "...", &NotYet, ""},
-    {"blockdev", "...", &NotYet, ""},
     {"netdev", "...", &NotYet, ""},
-    {"device", "...", &NotYet, ""},
 };
 
 const OptionEntry* FindOption(absl::string_view name) {

@@ -12,6 +12,7 @@
 #include "vmm/options/chardev_option.h"
 #include "vmm/options/memory_backend.h"
 #include "vmm/options/sandbox_option.h"
+#include "vmm/virtio/config.h"
 
 namespace cpr {
 
@@ -50,7 +51,8 @@ struct Options {
   std::optional<std::string> initrd;
   std::optional<std::string> append;
 
-  std::optional<ChardevOption> serial;  // with chardev:ID, what ID stands for
+  std::optional<ChardevOption> serial;      // with chardev:ID, what ID stands for
+  std::vector<VirtioDeviceConfig> devices;  // -device, with what -drive, -blockdev and -chardev say
   std::vector<MonitorOptions> monitors;
 
   std::optional<std::string> name;

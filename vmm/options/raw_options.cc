@@ -38,6 +38,14 @@ absl::Status ParseMonitorOption(absl::string_view argument, MonitorOptions::Prot
   return absl::OkStatus();
 }
 
+absl::Status AddDrive(absl::StatusOr<DriveOption> drive, RawOptions* raw) {
+  if (!drive.ok()) return drive.status();
+  const auto same = [&](const DriveOption& other) { return other.id == drive->id; };
+  CPR_RETURN_IF_ERROR(CheckId(drive->id, std::any_of(raw->drives.begin(), raw->drives.end(), same), "drive"));
+  raw->drives.push_back(*std::move(drive));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status ParseMachine(absl::string_view argument, RawOptions* raw) {
@@ -139,6 +147,19 @@ absl::Status ParseChardevOption(absl::string_view argument, RawOptions* raw) {
   const bool taken = std::any_of(raw->chardevs.begin(), raw->chardevs.end(), same);
   CPR_RETURN_IF_ERROR(CheckId(chardev.id, taken, "chardev"));
   raw->chardevs.push_back(std::move(chardev));
+  return absl::OkStatus();
+}
+
+absl::Status ParseDriveOption(absl::string_view argument, RawOptions* raw) {
+  return AddDrive(ParseDrive(argument), raw);
+}
+
+absl::Status ParseBlockdevOption(absl::string_view argument, RawOptions* raw) {
+  return AddDrive(ParseBlockdev(argument), raw);
+}
+
+absl::Status ParseDeviceOption(absl::string_view argument, RawOptions* raw) {
+  CPR_ASSIGN_OR_RETURN(raw->devices.emplace_back(), ParseDevice(argument));
   return absl::OkStatus();
 }
 

@@ -2,11 +2,13 @@
 #define VMM_OPTIONS_RAW_OPTIONS_H_
 
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "vmm/options/device_option.h"
 #include "vmm/options/options.h"
 
 // One parser for each option, and what they collect before names are resolved. Only options.cc uses this.
@@ -20,6 +22,9 @@ struct RawOptions {
   bool serial_given = false;
   std::vector<MemoryBackend> objects;
   std::vector<ChardevOption> chardevs;
+  std::set<std::string> used_chardevs;  // ids
+  std::vector<DriveOption> drives;      // -drive and -blockdev
+  std::vector<DeviceOption> devices;
   bool incoming_deferred = false;
   std::vector<Channel> incoming_channels;
 };
@@ -32,6 +37,9 @@ absl::Status ParseMemorySize(absl::string_view argument, RawOptions* raw);
 absl::Status ParseObject(absl::string_view argument, RawOptions* raw);
 absl::Status ParseSerial(absl::string_view argument, RawOptions* raw);
 absl::Status ParseChardevOption(absl::string_view argument, RawOptions* raw);
+absl::Status ParseDriveOption(absl::string_view argument, RawOptions* raw);
+absl::Status ParseBlockdevOption(absl::string_view argument, RawOptions* raw);
+absl::Status ParseDeviceOption(absl::string_view argument, RawOptions* raw);
 absl::Status ParseQmp(absl::string_view argument, RawOptions* raw);
 absl::Status ParseMonitor(absl::string_view argument, RawOptions* raw);
 absl::Status ParseIncoming(absl::string_view argument, RawOptions* raw);
@@ -40,8 +48,8 @@ absl::Status ParseUuid(absl::string_view argument, RawOptions* raw);
 absl::Status ParseSandbox(absl::string_view argument, RawOptions* raw);
 absl::Status ParseDisplay(absl::string_view argument, RawOptions* raw);
 
-// Joins names with what they name and refuses what does not fit together: an object or a chardev that nothing uses,
-// sizes that differ, stdio used twice, nothing to boot.
+// Joins names with what they name and refuses what does not fit together: an object, a drive or a chardev that nothing
+// uses, sizes that differ, stdio used twice, nothing to boot.
 absl::Status ResolveOptions(RawOptions* raw);
 
 }  // namespace cpr

@@ -38,14 +38,23 @@ absl::Status ResolveMemory(RawOptions* raw) {
 
 absl::Status ResolveSerial(RawOptions* raw) {
   for (const ChardevOption& chardev : raw->chardevs) {
-    if (chardev.id != raw->serial_chardev_id) {
-      return absl::InvalidArgumentError(absl::StrCat("-chardev ", chardev.id, ": nothing uses it"));
-    }
+    if (chardev.id != raw->serial_chardev_id) continue;
     raw->options.serial = chardev;
+    raw->used_chardevs.insert(chardev.id);
   }
   if (raw->serial_chardev_id.has_value() && !raw->options.serial.has_value()) {
     return absl::InvalidArgumentError(absl::StrCat("-serial chardev:", *raw->serial_chardev_id, ": chardev \"",
                                                    *raw->serial_chardev_id, "\" not found"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ResolveVirtio(RawOptions* raw) {
+  CPR_ASSIGN_OR_RETURN(raw->options.devices,
+                       ResolveDevices(raw->devices, raw->drives, raw->chardevs, &raw->used_chardevs));
+  for (const ChardevOption& chardev : raw->chardevs) {
+    if (raw->used_chardevs.count(chardev.id) != 0) continue;
+    return absl::InvalidArgumentError(absl::StrCat("-chardev ", chardev.id, ": nothing uses it"));
   }
   return absl::OkStatus();
 }
@@ -56,6 +65,11 @@ absl::Status ResolveStdio(RawOptions* raw) {
   size_t users = options.serial.has_value() && options.serial->config.kind == ChardevConfig::Kind::kStdio ? 1 : 0;
   users += std::count_if(options.monitors.begin(), options.monitors.end(),
                          [](const MonitorOptions& m) { return m.chardev.kind == ChardevConfig::Kind::kStdio; });
+  for (const VirtioDeviceConfig& device : options.devices) {
+    users += std::count_if(device.ports.begin(), device.ports.end(), [](const VirtioPortConfig& port) {
+      return port.chardev.kind == ChardevConfig::Kind::kStdio;
+    });
+  }
   if (users > 1) return absl::InvalidArgumentError("cannot use stdio by multiple character devices");
   if (options.nographic && !options.nodefaults && !options.serial.has_value() && users == 0) {
     options.serial = ChardevOption{.config = {.kind = ChardevConfig::Kind::kStdio}};
@@ -91,6 +105,7 @@ absl::Status CheckBoot(const Options& options) {
 absl::Status ResolveOptions(RawOptions* raw) {
   CPR_RETURN_IF_ERROR(ResolveMemory(raw));
   CPR_RETURN_IF_ERROR(ResolveSerial(raw));
+  CPR_RETURN_IF_ERROR(ResolveVirtio(raw));
   CPR_RETURN_IF_ERROR(ResolveStdio(raw));
   CPR_RETURN_IF_ERROR(ResolveIncoming(raw));
   return CheckBoot(raw->options);

@@ -1,0 +1,228 @@
+#include "vmm/options/device_option.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
+#include "libcpr/base/status_macros.h"
+#include "libcpr/base/status_util.h"
+#include "vmm/json/arg_reader.h"
+#include "vmm/options/key_values.h"
+
+namespace cpr {
+namespace {
+
+using Kind = VirtioDeviceConfig::Kind;
+
+constexpr char kPort[] = "virtserialport";
+
+absl::Status Invalid(const std::string& text) { return absl::InvalidArgumentError(text); }
+
+// QEMU's names and their short forms.
+Kind KindOfDriver(absl::string_view driver) {
+  for (const Kind kind : {Kind::kBlk, Kind::kSerial, Kind::kRng}) {
+    const absl::string_view name = VirtioDriverName(kind);
+    if (driver == name || driver == absl::StripSuffix(name, "-pci")) return kind;
+  }
+  return Kind::kUnspecified;
+}
+
+// QEMU's "SLOT[.FUNCTION]", both hexadecimal; there is function 0 alone.
+std::optional<unsigned> ParseSlot(absl::string_view text) {
+  absl::ConsumeSuffix(&text, ".0");
+  uint32_t slot;
+  if (!absl::SimpleHexAtoi(text, &slot) || slot == 0 || slot >= kVirtioSlots) return std::nullopt;
+  return slot;
+}
+
+void ReadSlot(ArgReader* args, DeviceOption* device) {
+  const auto address = args->String("addr");
+  if (!address.has_value()) return;
+  device->slot = ParseSlot(*address);
+  if (device->slot.has_value()) return;
+  args->Fail(Invalid(absl::StrCat("Property '", device->driver, ".addr' doesn't take value '", *address, "'")));
+}
+
+void ReadPort(ArgReader* args, DeviceOption* device) {
+  device->chardev = args->RequiredString("chardev");
+  device->name = args->String("name").value_or("");
+  device->bus = args->String("bus");
+  if (device->name.size() > kMaxVirtioPortNameBytes) {
+    args->Fail(Invalid(absl::StrCat("Parameter 'name' expects at most ", kMaxVirtioPortNameBytes, " bytes")));
+  }
+}
+
+class Resolver {
+ public:
+  Resolver(absl::Span<const DriveOption> drives, absl::Span<const ChardevOption> chardevs,
+           std::set<std::string>* used_chardevs)
+      : drives_(drives), chardevs_(chardevs), used_chardevs_(used_chardevs) {}
+
+  absl::Status Add(const DeviceOption& device) {
+    if (!device.id.empty() && !ids_.insert(device.id).second) {
+      return Invalid(absl::StrCat("Duplicate device ID '", device.id, "'"));
+    }
+    if (device.driver == kPort) return AddPort(device);
+    const Kind kind = KindOfDriver(device.driver);
+    VirtioDeviceConfig config{.kind = kind, .id = device.id, .serial = device.serial};
+    if (kind == Kind::kBlk) CPR_RETURN_IF_ERROR(FindImage(device.drive, &config));
+    return Place(std::move(config), device.slot);
+  }
+
+  absl::StatusOr<std::vector<VirtioDeviceConfig>> Finish() {
+    for (const DriveOption& drive : drives_) {
+      if (used_drives_.count(drive.id) == 0) return Invalid(absl::StrCat("drive '", drive.id, "': nothing uses it"));
+    }
+    return std::move(devices_);
+  }
+
+ private:
+  const DriveOption* FindDrive(const std::string& id) const {
+    const auto* found = std::find_if(drives_.begin(), drives_.end(), [&](const auto& d) { return d.id == id; });
+    return found == drives_.end() ? nullptr : found;
+  }
+
+  // Follows the nodes down to the file.
+  absl::Status FindImage(const std::string& id, VirtioDeviceConfig* config) {
+    const DriveOption* drive = FindDrive(id);
+    if (drive == nullptr) {
+      return Invalid(absl::StrCat("Property 'virtio-blk-device.drive' can't find value '", id, "'"));
+    }
+    while (true) {
+      if (!used_drives_.insert(drive->id).second) {
+        return Invalid(absl::StrCat("Drive '", drive->id, "' is already in use by another device"));
+      }
+      config->read_only = config->read_only || drive->read_only;
+      config->path = drive->path;
+      if (drive->node.empty()) return absl::OkStatus();
+      const std::string node = drive->node;
+      drive = FindDrive(node);
+      if (drive == nullptr) return Invalid(absl::StrCat("Cannot find device='' nor node-name='", node, "'"));
+    }
+  }
+
+  absl::Status Place(VirtioDeviceConfig config, std::optional<unsigned> slot) {
+    config.slot = slot.value_or(1);
+    while (!slot.has_value() && slots_.count(config.slot) != 0) ++config.slot;
+    const char* const name = VirtioDriverName(config.kind);
+    if (config.slot >= kVirtioSlots) {
+      return Invalid(absl::StrCat("PCI: no slot/function available for ", name, ", all in use or reserved"));
+    }
+    const auto [taken, is_new] = slots_.try_emplace(config.slot, name);
+    if (!is_new) {
+      return Invalid(absl::StrFormat("PCI: slot %d function 0 not available for %s, in use by %s", config.slot, name,
+                                     taken->second));
+    }
+    devices_.push_back(std::move(config));
+    return absl::OkStatus();
+  }
+
+  absl::Status AddPort(const DeviceOption& device) {
+    const auto* chardev =
+        std::find_if(chardevs_.begin(), chardevs_.end(), [&](const auto& c) { return c.id == device.chardev; });
+    if (chardev == chardevs_.end()) {
+      return Invalid(absl::StrCat("Property 'virtserialport.chardev' can't find value '", device.chardev, "'"));
+    }
+    if (!used_chardevs_->insert(device.chardev).second) {
+      return Invalid(
+          absl::StrCat("Property 'virtserialport.chardev' can't take value '", device.chardev, "', it's in use"));
+    }
+    CPR_ASSIGN_OR_RETURN(VirtioDeviceConfig * bus, BusOf(device));
+    for (const VirtioPortConfig& port : bus->ports) {
+      if (port.name.empty() || port.name != device.name) continue;
+      return Invalid(absl::StrCat("virtio-serial-bus: A port already exists by name ", device.name));
+    }
+    if (bus->ports.size() == kMaxVirtioPorts) {
+      return Invalid("virtio-serial-bus: Maximum port limit for this device reached");
+    }
+    bus->ports.push_back({.name = device.name, .chardev_id = device.chardev, .chardev = chardev->config});
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<VirtioDeviceConfig*> BusOf(const DeviceOption& device) {
+    const std::string bus = device.bus.value_or("");
+    const absl::string_view wanted = absl::StripSuffix(bus, ".0");
+    const auto found = std::find_if(devices_.rbegin(), devices_.rend(), [&](const VirtioDeviceConfig& config) {
+      return config.kind == Kind::kSerial && (!device.bus.has_value() || config.id == wanted);
+    });
+    if (found != devices_.rend()) return &*found;
+    if (device.bus.has_value()) return Invalid(absl::StrCat("Bus '", *device.bus, "' not found"));
+    CPR_RETURN_IF_ERROR(Place({.kind = Kind::kSerial}, std::nullopt));
+    return &devices_.back();
+  }
+
+  const absl::Span<const DriveOption> drives_;
+  const absl::Span<const ChardevOption> chardevs_;
+  std::set<std::string>* const used_chardevs_;
+  std::vector<VirtioDeviceConfig> devices_;
+  std::map<unsigned, const char*> slots_;  // and who is there
+  std::set<std::string> ids_, used_drives_;
+};
+
+}  // namespace
+
+absl::StatusOr<DriveOption> ParseDrive(absl::string_view argument) {
+  CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValues(argument, "file"));
+  ArgReader args(object, ArgSource::kKeyValues);
+  DriveOption drive;
+  args.RequiredOneOf("if", {"none"});
+  drive.id = args.RequiredString("id");
+  drive.path = args.RequiredString("file");
+  args.RequiredOneOf("format", {"raw"});
+  drive.read_only = args.Bool("readonly").value_or(false);
+  CPR_RETURN_IF_ERROR(args.Finish());
+  return drive;
+}
+
+absl::StatusOr<DriveOption> ParseBlockdev(absl::string_view argument) {
+  bool is_json = false;
+  CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValuesOrJson(argument, "driver", &is_json));
+  ArgReader args(object, is_json ? ArgSource::kJson : ArgSource::kKeyValues);
+  DriveOption drive;
+  const std::string driver = args.RequiredOneOf("driver", {"file", "host_device", "raw"});
+  drive.id = args.RequiredString("node-name");
+  (driver == "raw" ? drive.node : drive.path) = args.RequiredString(driver == "raw" ? "file" : "filename");
+  drive.read_only = args.Bool("read-only").value_or(false);
+  CPR_RETURN_IF_ERROR(args.Finish());
+  return drive;
+}
+
+absl::StatusOr<DeviceOption> ParseDevice(absl::string_view argument) {
+  bool is_json = false;
+  CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValuesOrJson(argument, "driver", &is_json));
+  ArgReader args(object, is_json ? ArgSource::kJson : ArgSource::kKeyValues);
+  DeviceOption device{.text = std::string(argument)};
+  device.driver = args.RequiredString("driver");
+  device.id = args.String("id").value_or("");
+  if (device.driver == kPort) {
+    ReadPort(&args, &device);
+  } else if (KindOfDriver(device.driver) == Kind::kUnspecified) {
+    args.Fail(Invalid(absl::StrCat("'", device.driver, "' is not a valid device model name")));
+  } else {
+    ReadSlot(&args, &device);
+  }
+  if (KindOfDriver(device.driver) == Kind::kBlk) {
+    device.drive = args.RequiredString("drive");
+    device.serial = args.String("serial").value_or("");
+  }
+  CPR_RETURN_IF_ERROR(args.Finish());
+  return device;
+}
+
+absl::StatusOr<std::vector<VirtioDeviceConfig>> ResolveDevices(absl::Span<const DeviceOption> devices,
+                                                               absl::Span<const DriveOption> drives,
+                                                               absl::Span<const ChardevOption> chardevs,
+                                                               std::set<std::string>* used) {
+  Resolver resolver(drives, chardevs, used);
+  for (const DeviceOption& device : devices) {
+    CPR_RETURN_IF_ERROR(Annotate(resolver.Add(device), absl::StrCat("-device ", device.text)));
+  }
+  return resolver.Finish();
+}
+
+}  // namespace cpr

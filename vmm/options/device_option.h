@@ -1,0 +1,52 @@
+#ifndef VMM_OPTIONS_DEVICE_OPTION_H_
+#define VMM_OPTIONS_DEVICE_OPTION_H_
+
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "vmm/options/chardev_option.h"
+#include "vmm/virtio/config.h"
+
+namespace cpr {
+
+// What -drive or -blockdev describes. A raw node over a file node is joined with it by ResolveDevices.
+struct DriveOption {
+  std::string id;
+  std::string path;  // or
+  std::string node;  // the node that is below
+  bool read_only = false;
+};
+
+// What -device asks for, before names are resolved.
+struct DeviceOption {
+  std::string text;  // all of it, for messages
+  std::string driver;
+  std::string id;
+  std::optional<unsigned> slot;    // PCI devices: addr
+  std::string drive, serial;       // virtio-blk-pci
+  std::string chardev, name;       // virtserialport
+  std::optional<std::string> bus;  // virtserialport: the id of a virtio-serial-pci, perhaps with ".0"
+};
+
+// Parse the arguments of the options. kInvalidArgument with QEMU's text where it has one. Thread-safe.
+absl::StatusOr<DriveOption> ParseDrive(absl::string_view argument);
+absl::StatusOr<DriveOption> ParseBlockdev(absl::string_view argument);
+absl::StatusOr<DeviceOption> ParseDevice(absl::string_view argument);
+
+// The machine's devices in the order of the command line: each with its drive and in its slot, the lowest free one
+// unless it asks for another; each port with its chardev and at its bus, the last virtio-serial-pci before it or one of
+// its own. `used` has the ids of the chardevs that are taken, and gets those taken here. kInvalidArgument begins with
+// the option. Thread-safe.
+absl::StatusOr<std::vector<VirtioDeviceConfig>> ResolveDevices(absl::Span<const DeviceOption> devices,
+                                                               absl::Span<const DriveOption> drives,
+                                                               absl::Span<const ChardevOption> chardevs,
+                                                               std::set<std::string>* used);
+
+}  // namespace cpr
+
+#endif  // VMM_OPTIONS_DEVICE_OPTION_H_

@@ -1,0 +1,130 @@
+#include "vmm/options/device_option.h"
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "libcpr/testing/matchers.h"
+#include "vmm/options/options.h"
+
+namespace cpr {
+namespace {
+
+using ::testing::ElementsAre;
+using Kind = VirtioDeviceConfig::Kind;
+
+constexpr char kDrive[] = "-drive if=none,id=d,file=/d,format=raw ";
+
+absl::StatusOr<Options> Parse(const std::string& line) {
+  std::vector<std::string> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
+  words.insert(words.end(), {"-kernel", "K"});
+  return ParseOptions(words);
+}
+
+TEST(DeviceOptionTest, DevicesComeInOrderWithTheirDrivesAndPorts) {
+  CPR_ASSERT_OK_AND_ASSIGN(
+      const Options options,
+      Parse("-drive file=/d,,1,format=raw,if=none,id=d0,readonly=on -device virtio-blk-pci,drive=d0,id=disk,serial=s "
+            "-chardev socket,id=qga0,path=q,server=on,wait=off -device virtio-serial -device "
+            "virtserialport,chardev=qga0,name=org.qemu.guest_agent.0 -device virtio-rng-pci,addr=0x1f.0"));
+  const VirtioPortConfig port = {.name = "org.qemu.guest_agent.0",
+                                 .chardev_id = "qga0",
+                                 .chardev = {.kind = ChardevConfig::Kind::kSocket, .path = "q", .server = true}};
+  EXPECT_THAT(options.devices,
+              ElementsAre(
+                  VirtioDeviceConfig{
+                      .kind = Kind::kBlk, .slot = 1, .id = "disk", .path = "/d,1", .read_only = true, .serial = "s"},
+                  VirtioDeviceConfig{.kind = Kind::kSerial, .slot = 2, .ports = {port}},
+                  VirtioDeviceConfig{.kind = Kind::kRng, .slot = 31}));
+}
+
+TEST(DeviceOptionTest, NodesLieOverNodes) {
+  CPR_ASSERT_OK_AND_ASSIGN(
+      const Options options,
+      Parse("-blockdev driver=file,node-name=f,filename=/d -blockdev raw,node-name=r,file=f,read-only=on -device "
+            R"({"driver":"virtio-blk-pci","drive":"r"})"));
+  EXPECT_THAT(options.devices,
+              ElementsAre(VirtioDeviceConfig{.kind = Kind::kBlk, .slot = 1, .path = "/d", .read_only = true}));
+}
+
+// As QEMU's documentation of the guest agent has it.
+TEST(DeviceOptionTest, PortWithoutABusGetsOne) {
+  CPR_ASSERT_OK_AND_ASSIGN(const Options options,
+                           Parse("-chardev null,id=a -chardev null,id=b -chardev null,id=c "
+                                 "-device virtserialport,chardev=a,name=1 -device virtserialport,chardev=b,name=2 "
+                                 "-device virtio-serial-pci,id=s -device virtserialport,chardev=c,bus=s.0"));
+  ASSERT_EQ(options.devices.size(), 2u);
+  EXPECT_EQ(options.devices[0].ports.size(), 2u);
+  EXPECT_EQ(options.devices[1].ports.size(), 1u);
+}
+
+TEST(DeviceOptionTest, RefusesByName) {
+  const struct {
+    std::string line, message;
+  } kCases[] = {
+      {"-device e1000", "-device e1000: 'e1000' is not a valid device model name"},
+      {"-device virtio-net-pci,netdev=n",
+       "-device virtio-net-pci,netdev=n: 'virtio-net-pci' is not a valid device model name"},
+      {"-device virtio-rng-pci,max-bytes=1", "-device virtio-rng-pci,max-bytes=1: Parameter 'max-bytes' is unexpected"},
+      {"-device virtio-blk-pci", "-device virtio-blk-pci: Parameter 'drive' is missing"},
+      {"-device virtio-blk-pci,drive=d",
+       "-device virtio-blk-pci,drive=d: Property 'virtio-blk-device.drive' can't find value 'd'"},
+      {absl::StrCat(kDrive, "-device virtio-blk-pci,drive=d -device virtio-blk-pci,drive=d"),
+       "-device virtio-blk-pci,drive=d: Drive 'd' is already in use by another device"},
+      {kDrive, "drive 'd': nothing uses it"},
+      {absl::StrCat(kDrive, kDrive), "-drive if=none,id=d,file=/d,format=raw: Duplicate ID 'd' for drive"},
+      {"-drive file=/d,format=raw,if=virtio,id=d",
+       "-drive file=/d,format=raw,if=virtio,id=d: Parameter 'if' does not accept value 'virtio'"},
+      {"-drive file=/d,format=qcow2,if=none,id=d",
+       "-drive file=/d,format=qcow2,if=none,id=d: Parameter 'format' does not accept value 'qcow2'"},
+      {"-drive if=none,id=d,format=raw", "-drive if=none,id=d,format=raw: Parameter 'file' is missing"},
+      {"-drive if=none,id=d,format=raw,file=/d,cache=none",
+       "-drive if=none,id=d,format=raw,file=/d,cache=none: Parameter 'cache' is unexpected"},
+      {"-blockdev qcow2,node-name=n,file=f",
+       "-blockdev qcow2,node-name=n,file=f: Parameter 'driver' does not accept value 'qcow2'"},
+      {"-blockdev file,node-name=n,filename=f,cache.direct=on",
+       "-blockdev file,node-name=n,filename=f,cache.direct=on: Parameter 'cache' is unexpected"},
+      {"-blockdev raw,node-name=n,file=f -device virtio-blk-pci,drive=n",
+       "-device virtio-blk-pci,drive=n: Cannot find device='' nor node-name='f'"},
+      {"-blockdev raw,node-name=n,file=n -device virtio-blk-pci,drive=n",
+       "-device virtio-blk-pci,drive=n: Drive 'n' is already in use by another device"},
+      {"-device virtserialport,chardev=c",
+       "-device virtserialport,chardev=c: Property 'virtserialport.chardev' can't find value 'c'"},
+      {"-chardev null,id=c -serial chardev:c -device virtserialport,chardev=c",
+       "-device virtserialport,chardev=c: Property 'virtserialport.chardev' can't take value 'c', it's in use"},
+      {"-chardev null,id=c -device virtserialport,chardev=c,bus=s.0",
+       "-device virtserialport,chardev=c,bus=s.0: Bus 's.0' not found"},
+      {"-chardev null,id=c -chardev null,id=e -device virtserialport,chardev=c,name=p -device "
+       "virtserialport,chardev=e,name=p",
+       "-device virtserialport,chardev=e,name=p: virtio-serial-bus: A port already exists by name p"},
+      {"-chardev stdio,id=c -device virtserialport,chardev=c -serial stdio",
+       "cannot use stdio by multiple character devices"},
+      {"-device virtio-rng-pci,addr=20",
+       "-device virtio-rng-pci,addr=20: Property 'virtio-rng-pci.addr' doesn't take value '20'"},
+      {"-device virtio-rng-pci -device virtio-serial-pci,addr=1",
+       "-device virtio-serial-pci,addr=1: PCI: slot 1 function 0 not available for virtio-serial-pci, in use by "
+       "virtio-rng-pci"},
+      {"-device virtio-rng-pci,id=r -device virtio-rng-pci,id=r",
+       "-device virtio-rng-pci,id=r: Duplicate device ID 'r'"},
+  };
+  for (const auto& c : kCases) {
+    const auto options = Parse(c.line);
+    ASSERT_FALSE(options.ok()) << c.line;
+    EXPECT_EQ(options.status().message(), c.message) << c.line;
+  }
+}
+
+TEST(DeviceOptionTest, SlotsEnd) {
+  std::string line;
+  for (int i = 1; i < 32; ++i) line += "-device virtio-rng-pci ";
+  CPR_ASSERT_OK_AND_ASSIGN(const Options full, Parse(line));
+  EXPECT_EQ(full.devices.back().slot, 31u);
+  EXPECT_EQ(Parse(absl::StrCat(line, "-device virtio-rng-pci")).status().message(),
+            "-device virtio-rng-pci: PCI: no slot/function available for virtio-rng-pci, all in use or reserved");
+}
+
+}  // namespace
+}  // namespace cpr
