@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,11 +14,11 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "libcpr/testing/matchers.h"
-#include "libcpr/vmstate/container.h"
 #include "tests/driver/fault.h"
 #include "tests/driver/guest_rig.h"
 #include "tests/driver/json_member.h"
 #include "tests/driver/programs.h"
+#include "tests/kvm/altered_state.h"
 
 namespace cpr {
 namespace {
@@ -30,27 +29,6 @@ using ::testing::_;
 using ::testing::HasSubstr;
 
 // --- state files
-
-// `state` with another description of the section `name`, its word and its checksums as they should be.
-std::string AlterSection(const std::string& state, absl::string_view name,
-                         const std::function<void(SectionInfo&)>& alter) {
-  const absl::StatusOr<ContainerReader> reader = ContainerReader::Parse(state);
-  EXPECT_THAT(reader.status(), IsOk());
-  std::string altered;
-  ContainerWriter writer(&altered);
-  for (const SectionView& view : reader->sections()) {
-    SectionInfo info = view.info;
-    if (info.name == name) alter(info);
-    EXPECT_THAT(writer.Add(info,
-                           [&](std::string* payload) {
-                             payload->append(view.payload.data(), view.payload.size());
-                             return absl::OkStatus();
-                           }),
-                IsOk());
-  }
-  EXPECT_THAT(writer.Finish(), IsOk());
-  return altered.replace(kOwnershipOffsetBytes, kOwnershipBytes, state, kOwnershipOffsetBytes, kOwnershipBytes);
-}
 
 class BadStateFile : public BadInput {
  protected:
@@ -133,11 +111,12 @@ TEST_F(BadStateFile, OfANewerFormat) {
 
 // A section that says of itself what reader it needs; all checksums are right.
 TEST_F(BadStateFile, WithASectionForANewerReader) {
-  const std::string newer =
-      AlterSection(good_, "serial", [](SectionInfo& info) { info.version = info.min_reader_version = 9; });
+  const std::string newer = AlterSection(
+      good_, "serial", 0, [](SectionInfo& info, std::string&) { info.version = info.min_reader_version = 9; });
   EXPECT_THAT(RefusalOfBytes(newer),
               HasSubstr("section 'serial' instance 0 version 9: needs reader >= 9, this reader knows 1"));
-  const std::string unknown = AlterSection(good_, "cmos", [](SectionInfo& info) { info.name = "tpm"; });
+  const std::string unknown =
+      AlterSection(good_, "cmos", 0, [](SectionInfo& info, std::string&) { info.name = "tpm"; });
   EXPECT_THAT(RefusalOfBytes(unknown), HasSubstr("section 'tpm' instance 0 version 1: this reader does not know it"));
   ExpectOldTakesGuestBack();
 }

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,10 +19,13 @@
 #include "libcpr/testing/kvm_gate.h"
 #include "libcpr/testing/matchers.h"
 #include "libcpr/testing/temp_folder.h"
+#include "proto/cpr/v1/machine.pb.h"
+#include "proto/cpr/v1/virtio.pb.h"
 #include "tests/driver/guest_rig.h"
 #include "tests/driver/json_member.h"
 #include "tests/driver/programs.h"
 #include "tests/driver/vmm.h"
+#include "tests/kvm/altered_state.h"
 #include "vmm/json/json.h"
 #include "vmm/virtio/disk_image.h"
 
@@ -41,12 +45,15 @@ class VirtioHandover : public ::testing::Test {
     CPR_SKIP_WITHOUT_KVM();
     std::ofstream(disk_) << std::string(1 << 20, 'd');
   }
-  std::vector<std::string> Devices() const {
+  std::vector<std::string> Devices(const std::string& chardev) const {
     return {"-drive",   absl::StrCat("if=none,id=d0,format=raw,file=", disk_),
             "-device",  "virtio-blk-pci,drive=d0,addr=5",
-            "-chardev", absl::StrCat("socket,id=qga0,server=on,wait=off,path=", socket_),
+            "-chardev", chardev,
             "-device",  "virtserialport,chardev=qga0,name=org.qemu.guest_agent.0",
             "-device",  "virtio-rng-pci"};
+  }
+  std::vector<std::string> Devices() const {
+    return Devices(absl::StrCat("socket,id=qga0,server=on,wait=off,path=", socket_));
   }
   absl::StatusOr<std::unique_ptr<GuestRig>> Start() const {
     return GuestRig::Start({.vcpus = 2, .ram_mib = 64, .more = Devices()});
@@ -59,6 +66,17 @@ class VirtioHandover : public ::testing::Test {
     if (const absl::Status set = rig.vmm().SetIgnoreShared(); !set.ok()) return set;
     if (const absl::Status begun = rig.vmm().Migrate(absl::StrCat("file:", path)); !begun.ok()) return begun;
     return rig.vmm().qmp().AwaitStatus("postmigrate");
+  }
+  // How another VMM, started with `words`, refuses the state in the file.
+  static std::string Refusal(GuestRig& rig, const std::string& path, std::vector<std::string> words = {}) {
+    words.insert(words.end(), {"-incoming", "defer"});
+    absl::StatusOr<Vmm> next = rig.StartAnother(words);
+    if (!next.ok()) return absl::StrCat("it did not start: ", next.status().message());
+    EXPECT_THAT(next->SetIgnoreShared(), IsOk());
+    const JsonValue uri = JsonMembers({{"uri", JsonText(absl::StrCat("file:", path))}});
+    absl::Status refused = next->qmp().Execute("migrate-incoming", uri).status();
+    if (refused.ok()) refused = next->qmp().AwaitMigration();
+    return std::string(refused.message());
   }
 
   const testing::TempFolder folder_;
@@ -126,17 +144,73 @@ TEST_F(VirtioHandover, OtherDevicesAreRefusedByName) {
   CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestRig> rig, GuestRig::Start({.ram_mib = 64}));
   const std::string path = rig->File("vm.state");
   ASSERT_THAT(Save(*rig, path), IsOk());
-  std::vector<std::string> words = Devices();
-  words.insert(words.end(), {"-incoming", "defer"});
-  CPR_ASSERT_OK_AND_ASSIGN(Vmm next, rig->StartAnother(words));
-  ASSERT_THAT(next.SetIgnoreShared(), IsOk());
-  const JsonValue uri = JsonMembers({{"uri", JsonText(absl::StrCat("file:", path))}});
-  absl::Status refused = next.qmp().Execute("migrate-incoming", uri).status();
-  if (refused.ok()) refused = next.qmp().AwaitMigration();
-  EXPECT_THAT(refused.message(), AllOf(HasSubstr("-device in PCI slot 1 is virtio-serial-pci, the machine has none"),
-                                       HasSubstr("-device in PCI slot 5 is virtio-blk-pci, the machine has none")));
+  EXPECT_THAT(Refusal(*rig, path, Devices()),
+              AllOf(HasSubstr("-device in PCI slot 1 is virtio-serial-pci, the machine has none"),
+                    HasSubstr("-device in PCI slot 5 is virtio-blk-pci, the machine has none")));
   ASSERT_THAT(rig->vmm().qmp().Execute("cont"), IsOk());
   EXPECT_THAT(rig->view().Verify(kTimeout), IsOk());
+}
+
+// A state with one thing wrong in a device's part, its checksums as they should be.
+struct BadPart {
+  std::string name;
+  std::string state;
+  std::string message;
+};
+
+std::vector<BadPart> BadParts(const std::string& good, const std::string& disk) {
+  constexpr uint32_t kBlk = 0, kRng = 2;
+  v1::VirtioConsoleState console;
+  console.add_ports()->set_name("p");
+  const auto renamed = [&](absl::string_view from, uint32_t instance, absl::string_view to) {
+    return AlterSection(good, from, instance, [&](SectionInfo& info, std::string&) { info.name = std::string(to); });
+  };
+  return {
+      {"cut", AlterSection(good, "virtio-blk", kBlk, [](SectionInfo&, std::string& p) { p.resize(p.size() - 2); }),
+       "section 'virtio-blk' instance 0 version 1"},
+      {"empty", AlterSection(good, "virtio-rng", kRng, [](SectionInfo&, std::string& p) { p.clear(); }),
+       "section 'virtio-rng' instance 2 version 1: field 'driver_features' is missing"},
+      {"altered", AlterProto<v1::VirtioBlkState>(good, "virtio-blk", kBlk, [](auto& p) { p.set_capacity_sectors(9); }),
+       absl::StrCat("section 'virtio-blk' instance 0 version 1: ", disk, " has 2048 sectors, the guest knows 9")},
+      {"another port",
+       AlterProto<v1::VirtioConsoleState>(good, "virtio-serial", 1, [](auto& p) { p.mutable_ports(0)->set_name("x"); }),
+       "section 'virtio-serial' instance 1 version 1: virtio-serial state: port 'x', here is 'org.qemu.guest_agent.0'"},
+      {"a vector that the device lacks",
+       AlterProto<v1::VirtioPciState>(good, "virtio-pci", kRng, [](auto& p) { p.set_config_vector(77); }),
+       "section 'virtio-pci' instance 2 version 1: virtio-pci state: config vector 77"},
+      {"another device's state",
+       AlterSection(good, "virtio-blk", kBlk, [&](SectionInfo&, std::string& p) { p = console.SerializeAsString(); }),
+       "section 'virtio-blk' instance 0 version 1"},
+      {"a section less", renamed("virtio-rng", kRng, "virtio-blk"), "section 'virtio-blk' instance 2 version 1"},
+      {"another device",
+       AlterProto<v1::MachineDescription>(
+           good, "machine", 0,
+           [](auto& p) { p.mutable_devices()->mutable_virtio(kRng)->set_kind(v1::MACHINE_VIRTIO_KIND_SERIAL); }),
+       "-device in PCI slot 2 is virtio-rng-pci, the machine has virtio-serial-pci"},
+      {"no devices",
+       AlterProto<v1::MachineDescription>(good, "machine", 0, [](auto& p) { p.mutable_devices()->Clear(); }),
+       "-device in PCI slot 5 is virtio-blk-pci, the machine has none"},
+  };
+}
+
+TEST_F(VirtioHandover, AlteredDevicesAreRefusedByName) {
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestRig> rig,
+                           GuestRig::Start({.ram_mib = 64, .more = Devices("null,id=qga0")}));
+  const std::string good_path = rig->File("good.state"), path = rig->File("bad.state");
+  ASSERT_THAT(Save(*rig, good_path), IsOk());
+  std::ifstream file(good_path, std::ios::binary);
+  const std::string good(std::istreambuf_iterator<char>(file), {});
+  for (const BadPart& bad : BadParts(good, disk_)) {
+    SCOPED_TRACE(bad.name);
+    std::ofstream(path, std::ios::binary) << bad.state;
+    EXPECT_THAT(Refusal(*rig, path), HasSubstr(bad.message));
+    EXPECT_FALSE(Locked()) << "whoever refuses a guest leaves its image alone";
+  }
+  ASSERT_THAT(rig->vmm().qmp().Execute("cont"), IsOk());
+  EXPECT_TRUE(Locked());
+  EXPECT_THAT(rig->view().AwaitBeats(kTimeout), IsOk());
+  EXPECT_THAT(rig->view().Verify(kTimeout), IsOk());
+  EXPECT_THAT(rig->HandOver(Mode::kTransfer), IsOk());
 }
 
 TEST_F(VirtioHandover, StateAloneIsEnough) {
