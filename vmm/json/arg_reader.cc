@@ -185,13 +185,24 @@ std::string ArgReader::RequiredOneOf(absl::string_view name, const std::vector<a
   return text.value_or("");
 }
 
-absl::Status ArgReader::Finish() {
+std::optional<std::string> ArgReader::Unexpected() const {
   std::set<std::string> unexpected;  // sorted, so that the message does not depend on a hash
   for (const auto& [name, value] : object_.fields()) {
     if (asked_.count(name) == 0) unexpected.insert(name);
   }
-  if (!unexpected.empty()) {
-    Fail(absl::InvalidArgumentError(absl::StrCat("Parameter '", FullName(*unexpected.begin()), "' is unexpected")));
+  return unexpected.empty() ? std::nullopt : std::make_optional(*unexpected.begin());
+}
+
+absl::Status ArgReader::Finish() {
+  if (const auto name = Unexpected()) {
+    Fail(absl::InvalidArgumentError(absl::StrCat("Parameter '", FullName(*name), "' is unexpected")));
+  }
+  return status_;
+}
+
+absl::Status ArgReader::FinishProperties(absl::string_view driver) {
+  if (const auto name = Unexpected()) {
+    Fail(absl::InvalidArgumentError(absl::StrCat("Property '", driver, ".", *name, "' not found")));
   }
   return status_;
 }

@@ -60,9 +60,13 @@ class ArgReader {
 
   // The first error; "Parameter 'x' is unexpected" for a member that nobody asked for.
   absl::Status Finish();
+  // The same of a device's properties: "Property 'driver.x' not found".
+  absl::Status FinishProperties(absl::string_view driver);
 
  private:
   const JsonValue* Find(absl::string_view name);
+  // A member that nobody asked for, or nullopt.
+  std::optional<std::string> Unexpected() const;
   void FailType(absl::string_view name, absl::string_view expected);
 
   const JsonObject& object_;

@@ -98,6 +98,7 @@ class Resolver {
         return Invalid(absl::StrCat("Drive '", drive->id, "' is already in use by another device"));
       }
       config->read_only = config->read_only || drive->read_only;
+      config->probe = config->probe || drive->probe;
       config->path = drive->path;
       if (drive->node.empty()) return absl::OkStatus();
       const std::string node = drive->node;
@@ -169,11 +170,11 @@ class Resolver {
 absl::StatusOr<DriveOption> ParseDrive(absl::string_view argument) {
   CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValues(argument, "file"));
   ArgReader args(object, ArgSource::kKeyValues);
-  DriveOption drive;
-  args.RequiredOneOf("if", {"none"});
-  drive.id = args.RequiredString("id");
+  DriveOption drive{.text = absl::StrCat("-drive ", argument)};
+  drive.own_device = args.RequiredOneOf("if", {"none", "virtio"}) == "virtio";
+  drive.id = drive.own_device ? args.String("id").value_or("") : args.RequiredString("id");
   drive.path = args.RequiredString("file");
-  args.RequiredOneOf("format", {"raw"});
+  drive.probe = !args.OneOf("format", {"raw"}).has_value();
   drive.read_only = args.Bool("readonly").value_or(false);
   CPR_RETURN_IF_ERROR(args.Finish());
   return drive;
@@ -183,7 +184,7 @@ absl::StatusOr<DriveOption> ParseBlockdev(absl::string_view argument) {
   bool is_json = false;
   CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValuesOrJson(argument, "driver", &is_json));
   ArgReader args(object, is_json ? ArgSource::kJson : ArgSource::kKeyValues);
-  DriveOption drive;
+  DriveOption drive{.text = absl::StrCat("-blockdev ", argument)};
   const std::string driver = args.RequiredOneOf("driver", {"file", "host_device", "raw"});
   drive.id = args.RequiredString("node-name");
   (driver == "raw" ? drive.node : drive.path) = args.RequiredString(driver == "raw" ? "file" : "filename");
@@ -196,7 +197,7 @@ absl::StatusOr<DeviceOption> ParseDevice(absl::string_view argument) {
   bool is_json = false;
   CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValuesOrJson(argument, "driver", &is_json));
   ArgReader args(object, is_json ? ArgSource::kJson : ArgSource::kKeyValues);
-  DeviceOption device{.text = std::string(argument)};
+  DeviceOption device{.text = absl::StrCat("-device ", argument)};
   device.driver = args.RequiredString("driver");
   device.id = args.String("id").value_or("");
   if (device.driver == kPort) {
@@ -207,11 +208,16 @@ absl::StatusOr<DeviceOption> ParseDevice(absl::string_view argument) {
     ReadSlot(&args, &device);
   }
   if (KindOfDriver(device.driver) == Kind::kBlk) {
-    device.drive = args.RequiredString("drive");
+    device.drive = args.String("drive").value_or("");
+    if (device.drive.empty()) args.Fail(Invalid("drive property not set"));
     device.serial = args.String("serial").value_or("");
   }
-  CPR_RETURN_IF_ERROR(args.Finish());
+  CPR_RETURN_IF_ERROR(args.FinishProperties(device.driver));
   return device;
+}
+
+DeviceOption DeviceOfDrive(const DriveOption& drive) {
+  return {.text = drive.text, .driver = VirtioDriverName(Kind::kBlk), .drive = drive.id};
 }
 
 absl::StatusOr<std::vector<VirtioDeviceConfig>> ResolveDevices(absl::Span<const DeviceOption> devices,
@@ -220,7 +226,7 @@ absl::StatusOr<std::vector<VirtioDeviceConfig>> ResolveDevices(absl::Span<const 
                                                                std::set<std::string>* used) {
   Resolver resolver(drives, chardevs, used);
   for (const DeviceOption& device : devices) {
-    CPR_RETURN_IF_ERROR(Annotate(resolver.Add(device), absl::StrCat("-device ", device.text)));
+    CPR_RETURN_IF_ERROR(Annotate(resolver.Add(device), device.text));
   }
   return resolver.Finish();
 }

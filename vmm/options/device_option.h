@@ -16,15 +16,18 @@ namespace cpr {
 
 // What -drive or -blockdev describes. A raw node over a file node is joined with it by ResolveDevices.
 struct DriveOption {
-  std::string id;
+  std::string text;  // the option with its argument, for messages
+  std::string id;    // empty: a drive with a device of its own may have none
   std::string path;  // or
   std::string node;  // the node that is below
   bool read_only = false;
+  bool probe = false;       // nobody has said that it is a raw image
+  bool own_device = false;  // -drive if=virtio: a virtio-blk-pci comes with it
 };
 
 // What -device asks for, before names are resolved.
 struct DeviceOption {
-  std::string text;  // all of it, for messages
+  std::string text;  // the option with its argument, for messages
   std::string driver;
   std::string id;
   std::optional<unsigned> slot;    // PCI devices: addr
@@ -34,9 +37,12 @@ struct DeviceOption {
 };
 
 // Parse the arguments of the options. kInvalidArgument with QEMU's text where it has one. Thread-safe.
+// Any drive whose format is not said is taken for a raw one here, and looked at when it is opened.
 absl::StatusOr<DriveOption> ParseDrive(absl::string_view argument);
 absl::StatusOr<DriveOption> ParseBlockdev(absl::string_view argument);
 absl::StatusOr<DeviceOption> ParseDevice(absl::string_view argument);
+// The device that a drive brings along.
+DeviceOption DeviceOfDrive(const DriveOption& drive);
 
 // The machine's devices in the order of the command line: each with its drive and in its slot, the lowest free one
 // unless it asks for another; each port with its chardev and at its bus, the last virtio-serial-pci before it or one of

@@ -50,6 +50,17 @@ TEST(DeviceOptionTest, NodesLieOverNodes) {
               ElementsAre(VirtioDeviceConfig{.kind = Kind::kBlk, .slot = 1, .path = "/d", .read_only = true}));
 }
 
+// -drive if=virtio, whose devices come last, as in QEMU; and nobody has to say that an image is raw.
+TEST(DeviceOptionTest, DrivesBringTheirDevices) {
+  CPR_ASSERT_OK_AND_ASSIGN(const Options options,
+                           Parse("-drive file=/d,if=virtio -drive file=/e,if=virtio,format=raw,readonly=on "
+                                 "-drive file=/f,if=none,id=f -device virtio-blk-pci,drive=f"));
+  EXPECT_THAT(options.devices,
+              ElementsAre(VirtioDeviceConfig{.kind = Kind::kBlk, .slot = 1, .path = "/f", .probe = true},
+                          VirtioDeviceConfig{.kind = Kind::kBlk, .slot = 2, .path = "/d", .probe = true},
+                          VirtioDeviceConfig{.kind = Kind::kBlk, .slot = 3, .path = "/e", .read_only = true}));
+}
+
 // As QEMU's documentation of the guest agent has it.
 TEST(DeviceOptionTest, PortWithoutABusGetsOne) {
   CPR_ASSERT_OK_AND_ASSIGN(const Options options,
@@ -68,16 +79,20 @@ TEST(DeviceOptionTest, RefusesByName) {
       {"-device e1000", "-device e1000: 'e1000' is not a valid device model name"},
       {"-device virtio-net-pci,netdev=n",
        "-device virtio-net-pci,netdev=n: 'virtio-net-pci' is not a valid device model name"},
-      {"-device virtio-rng-pci,max-bytes=1", "-device virtio-rng-pci,max-bytes=1: Parameter 'max-bytes' is unexpected"},
-      {"-device virtio-blk-pci", "-device virtio-blk-pci: Parameter 'drive' is missing"},
+      {"-device virtio-rng-pci,max-bytes=1",
+       "-device virtio-rng-pci,max-bytes=1: Property 'virtio-rng-pci.max-bytes' not found"},
+      {"-device virtio-blk-pci", "-device virtio-blk-pci: drive property not set"},
       {"-device virtio-blk-pci,drive=d",
        "-device virtio-blk-pci,drive=d: Property 'virtio-blk-device.drive' can't find value 'd'"},
       {absl::StrCat(kDrive, "-device virtio-blk-pci,drive=d -device virtio-blk-pci,drive=d"),
        "-device virtio-blk-pci,drive=d: Drive 'd' is already in use by another device"},
       {kDrive, "drive 'd': nothing uses it"},
       {absl::StrCat(kDrive, kDrive), "-drive if=none,id=d,file=/d,format=raw: Duplicate ID 'd' for drive"},
-      {"-drive file=/d,format=raw,if=virtio,id=d",
-       "-drive file=/d,format=raw,if=virtio,id=d: Parameter 'if' does not accept value 'virtio'"},
+      {"-drive file=/d,format=raw,if=ide",
+       "-drive file=/d,format=raw,if=ide: Parameter 'if' does not accept value 'ide'"},
+      {"-drive file=/d,if=none", "-drive file=/d,if=none: Parameter 'id' is missing"},
+      {"-drive file=/d,if=virtio,id=d -device virtio-blk-pci,drive=d",
+       "-drive file=/d,if=virtio,id=d: Drive 'd' is already in use by another device"},
       {"-drive file=/d,format=qcow2,if=none,id=d",
        "-drive file=/d,format=qcow2,if=none,id=d: Parameter 'format' does not accept value 'qcow2'"},
       {"-drive if=none,id=d,format=raw", "-drive if=none,id=d,format=raw: Parameter 'file' is missing"},

@@ -151,7 +151,12 @@ absl::Status ParseChardevOption(absl::string_view argument, RawOptions* raw) {
 }
 
 absl::Status ParseDriveOption(absl::string_view argument, RawOptions* raw) {
-  return AddDrive(ParseDrive(argument), raw);
+  CPR_ASSIGN_OR_RETURN(DriveOption drive, ParseDrive(argument));
+  if (drive.id.empty()) {
+    const auto of_its_own = [](const DriveOption& other) { return other.own_device; };
+    drive.id = absl::StrCat("virtio", std::count_if(raw->drives.begin(), raw->drives.end(), of_its_own));
+  }
+  return AddDrive(std::move(drive), raw);
 }
 
 absl::Status ParseBlockdevOption(absl::string_view argument, RawOptions* raw) {

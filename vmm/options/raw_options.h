@@ -24,7 +24,7 @@ struct RawOptions {
   std::vector<ChardevOption> chardevs;
   std::set<std::string> used_chardevs;  // ids
   std::vector<DriveOption> drives;      // -drive and -blockdev
-  std::vector<DeviceOption> devices;
+  std::vector<DeviceOption> devices;    // of -device
   bool incoming_deferred = false;
   std::vector<Channel> incoming_channels;
 };

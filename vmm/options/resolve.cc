@@ -50,6 +50,10 @@ absl::Status ResolveSerial(RawOptions* raw) {
 }
 
 absl::Status ResolveVirtio(RawOptions* raw) {
+  // As in QEMU, a drive's own device comes behind those of -device.
+  for (const DriveOption& drive : raw->drives) {
+    if (drive.own_device) raw->devices.push_back(DeviceOfDrive(drive));
+  }
   CPR_ASSIGN_OR_RETURN(raw->options.devices,
                        ResolveDevices(raw->devices, raw->drives, raw->chardevs, &raw->used_chardevs));
   for (const ChardevOption& chardev : raw->chardevs) {

@@ -6,6 +6,7 @@
 
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "libcpr/base/io.h"
@@ -179,7 +180,7 @@ TEST_F(BlkTest, ImageIsLockedUntilTheLastDuplicateOfItsFdIsGone) {
   {
     CPR_ASSERT_OK_AND_ASSIGN(const DiskImage image, DiskImage::Create({path_, false}));
     CPR_ASSERT_OK_AND_ASSIGN(kept, DupFd(image.fd()));
-    const auto refused = StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("is another process using"));
+    const auto refused = StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("Is another process using"));
     EXPECT_THAT(DiskImage::Create({path_, false}).status(), refused);
     EXPECT_THAT(DiskImage::Create({path_, true}).status(), refused);
   }
@@ -196,9 +197,19 @@ TEST_F(BlkTest, ReadersShareAnImage) {
   EXPECT_FALSE(DiskImage::Create({path_, false}).ok());
 }
 
+TEST_F(BlkTest, AnotherFormatIsRefusedUnlessItIsCalledRaw) {
+  std::fstream(path_) << "QFI\xfb";
+  EXPECT_THAT(DiskImage::Create({path_, false, /*probe=*/true}).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(path_ + ": looks like a qcow2 image")));
+  EXPECT_THAT(DiskImage::Create({path_, false}).status(), IsOk());
+  std::fstream(path_) << "QFI ";
+  EXPECT_THAT(DiskImage::Create({path_, false, /*probe=*/true}).status(), IsOk());
+}
+
 TEST_F(BlkTest, WhatIsNoImageIsRefused) {
   EXPECT_THAT(DiskImage::Create({folder_.File("none"), false}).status(),
-              StatusIs(absl::StatusCode::kNotFound, HasSubstr("none")));
+              StatusIs(absl::StatusCode::kNotFound,
+                       absl::StrCat("Could not open '", folder_.File("none"), "': No such file or directory")));
   EXPECT_THAT(DiskImage::Create({"/dev/null", false}).status(),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("/dev/null")));
   std::ofstream(path_, std::ios::app) << "x";

@@ -26,6 +26,7 @@ struct VirtioDeviceConfig {
   std::string id;                       // may be empty
   std::string path;                     // kBlk: the image
   bool read_only = false;               // kBlk
+  bool probe = false;                   // kBlk: nobody has said that the image is raw
   std::string serial;                   // kBlk: the disk's ID
   std::vector<VirtioPortConfig> ports;  // kSerial
 

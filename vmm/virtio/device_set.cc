@@ -33,7 +33,8 @@ constexpr uint32_t kBlkClass = 0x010000, kConsoleClass = 0x078000, kRngClass = 0
 std::string PortFdPrefix(size_t port) { return absl::StrCat("virtio-port", port, "."); }
 
 std::string NameOf(const VirtioDeviceConfig& config, uint32_t instance) {
-  return absl::StrCat(VirtioDriverName(config.kind), " ", config.id.empty() ? absl::StrCat("#", instance) : config.id);
+  const std::string place = config.slot == 0 ? absl::StrCat("#", instance) : absl::StrCat("in PCI slot ", config.slot);
+  return absl::StrCat(VirtioDriverName(config.kind), " ", config.id.empty() ? place : config.id);
 }
 
 // A device with its conversion, by what saves and restores it.
@@ -151,7 +152,7 @@ absl::Status VirtioDeviceSet::Add(const Surroundings& surroundings, const Virtio
 }
 
 absl::Status VirtioDeviceSet::MakeBlk(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device) {
-  const DiskImage::Config config{device->config.path, device->config.read_only};
+  const DiskImage::Config config{device->config.path, device->config.read_only, device->config.probe};
   absl::StatusOr<DiskImage> image = absl::UnknownError("");
   if (fds != nullptr && fds->Has(kDiskFd, instance)) {
     CPR_ASSIGN_OR_RETURN(UniqueFd fd, fds->Take(kDiskFd, instance, FdKind::kFile));

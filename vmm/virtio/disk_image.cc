@@ -39,12 +39,11 @@ absl::Status ExpectFree(int fd, off_t byte, absl::string_view what) {
   struct flock lock = ByteLock(F_WRLCK, byte);
   if (::fcntl(fd, F_OFD_GETLK, &lock) < 0) return ErrnoStatus(errno, "lock");
   if (lock.l_type == F_UNLCK) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("Failed to get \"", what, "\" lock: is another process using the image?"));
+  return absl::FailedPreconditionError(absl::StrCat("Failed to get \"", what, "\" lock"));
 }
 
 // Locks first and looks then: of two that come at once, at least one sees the other.
-absl::Status Lock(int fd, bool read_only) {
+absl::Status TakeLocks(int fd, bool read_only) {
   std::vector<off_t> does = {kConsistentRead};
   if (!read_only) does.push_back(kWrite);
   for (const off_t permission : does) CPR_RETURN_IF_ERROR(TakeLock(fd, kDoes + permission));
@@ -55,6 +54,33 @@ absl::Status Lock(int fd, bool read_only) {
   }
   CPR_RETURN_IF_ERROR(ExpectFree(fd, kDoes + kWrite, read_only ? "shared read" : "write"));
   return ExpectFree(fd, kDoes + kResize, "write");
+}
+
+// QEMU's words.
+absl::Status Lock(int fd, const DiskImage::Config& config) {
+  const absl::Status status = TakeLocks(fd, config.read_only);
+  if (!absl::IsFailedPrecondition(status)) return Annotate(status, config.path);
+  return absl::FailedPreconditionError(
+      absl::StrCat(status.message(), ": Is another process using the image [", config.path, "]?"));
+}
+
+// Nobody has called it raw: what QEMU would take for another format must not be written over.
+absl::Status ExpectRaw(int fd) {
+  constexpr struct {
+    const char* format;
+    size_t at;
+    absl::string_view magic;
+  } kFormats[] = {
+      {"qcow2", 0, "QFI\xfb"}, {"vmdk", 0, "KDMV"},     {"vmdk", 0, "COWD"},         {"qed", 0, "QED"},
+      {"vpc", 0, "conectix"},  {"vhdx", 0, "vhdxfile"}, {"luks", 0, "LUKS\xba\xbe"}, {"vdi", 64, "\x7f\x10\xda\xbe"}};
+  char start[DiskImage::kSectorBytes];
+  CPR_RETURN_IF_ERROR(PreadAll(fd, start, sizeof(start), 0));
+  for (const auto& [format, at, magic] : kFormats) {
+    if (absl::string_view(start, sizeof(start)).substr(at, magic.size()) != magic) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("looks like a ", format, " image, which cannot be used; format=raw if it is none"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<uint64_t> SizeOf(int fd) {
@@ -104,10 +130,12 @@ absl::Status CheckRange(uint64_t offset, absl::Span<const absl::Span<uint8_t>> b
 }  // namespace
 
 absl::StatusOr<DiskImage> DiskImage::Create(const Config& config) {
-  CPR_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(config.path, config.read_only ? O_RDONLY : O_RDWR));
-  CPR_RETURN_IF_ERROR(Annotate(Lock(fd.get(), config.read_only), config.path));
+  UniqueFd fd(::open(config.path.c_str(), (config.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
+  if (!fd.ok()) return ErrnoStatus(errno, absl::StrCat("Could not open '", config.path, "'"));
+  CPR_RETURN_IF_ERROR(Lock(fd.get(), config));
   const absl::StatusOr<uint64_t> size_bytes = SizeOf(fd.get());
   if (!size_bytes.ok()) return Annotate(size_bytes.status(), config.path);
+  if (config.probe) CPR_RETURN_IF_ERROR(Annotate(ExpectRaw(fd.get()), config.path));
   return DiskImage(config, std::move(fd), *size_bytes);
 }
 
@@ -138,9 +166,9 @@ void DiskImage::Unlock() const {
 }
 
 absl::Status DiskImage::Relock() const {
-  const absl::Status status = Lock(fd_.get(), config_.read_only);
+  absl::Status status = Lock(fd_.get(), config_);
   if (!status.ok()) Unlock();
-  return Annotate(status, config_.path);
+  return status;
 }
 
 absl::Status DiskImage::Flush() const {

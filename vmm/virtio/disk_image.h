@@ -22,11 +22,13 @@ class DiskImage {
   struct Config {
     std::string path;
     bool read_only = false;
+    bool probe = false;  // it may be no raw image: look
 
     friend bool operator==(const Config&, const Config&) = default;
   };
   // Opens and locks. kFailedPrecondition: somebody else writes it, or reads it and `config` says write.
-  // kInvalidArgument: it is no image, or not a whole number of sectors. Errors name the path.
+  // kInvalidArgument: it is no image, or not a whole number of sectors, or, with `probe`, of another format. Errors
+  // name the path.
   static absl::StatusOr<DiskImage> Create(const Config& config);
   // Takes over an fd that Create made in another process, with its lock. kFailedPrecondition: it is no image, or not
   // open for what `config` says.
