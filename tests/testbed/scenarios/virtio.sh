@@ -1,4 +1,4 @@
-# A Linux guest with virtio disks, guest-agent port and random numbers works on them all the time, through each mode.
+# A Linux guest with virtio disks, guest-agent port and random numbers works on them, through each mode and asleep.
 #: files vmm/cpr-vmm
 #: memory 3G
 #: seconds 900
@@ -6,8 +6,9 @@
 port=/tmp/port.sock
 
 # The guest works on a disk (writes, syncs, reads back past its cache, compares), answers what its port is told, and says
-# "round N" and what went wrong since.
+# "round N" and what went wrong since. The power button puts it to sleep.
 make_guest <<'TXT'
+pressed() { awk '{ print $1 }' /sys/firmware/acpi/interrupts/ff_pwr_btn; }
 echo "found disk $(cat /sys/block/vda/size) $(cat /sys/block/vda/serial)"
 echo "found read-only $(cat /sys/block/vda/ro) $(cat /sys/block/vdb/ro)"
 echo "found rng $(cat /sys/class/misc/hw_random/rng_current)"
@@ -20,7 +21,13 @@ echo "found all"
 # Reads nothing, and does not wait, while nobody is connected.
 (exec 3<>/dev/agent && while true; do if read -r word <&3; then echo "heard $word" >&3; else sleep 0.2; fi; done) &
 round=0
+slept=0
 while true; do
+  if [ "$slept" != "$(pressed)" ]; then
+    slept=$((slept + 1))
+    echo mem >/sys/power/state || echo "FAIL sleep"
+    echo "awake $slept"
+  fi
   round=$((round + 1))
   block=$((round % 16))
   dd if=/dev/hwrng of=/sample bs=512 count=8 iflag=fullblock 2>/dev/null
@@ -63,6 +70,17 @@ goes_on() {
   say "$1: $(grep '^round' $serial | tail -n 1)"
 }
 
+# falls_asleep: the drivers have reset their devices then.
+falls_asleep() {
+  hmp_says system_powerdown
+  hmp_until "info status" "VM status: paused (suspended)"
+}
+# wakes N: for the Nth time; the drivers set up their devices again.
+wakes() {
+  hmp_says system_wakeup
+  said "awake $1"
+}
+
 truncate -s 8M /tmp/disk.raw
 { echo Old-Only && head -c 4087 /dev/zero; } >/tmp/text.raw
 words="$words -drive if=none,id=d0,format=raw,file=/tmp/disk.raw -device virtio-blk-pci,drive=d0,serial=cpr"
@@ -93,4 +111,21 @@ start -incoming file:/tmp/vm.state
 hmp_until "info status" "VM status: running"
 connect
 goes_on cpr-reboot
+
+falls_asleep
+wakes 1
+goes_on "asleep"
+falls_asleep
+transfer "paused (suspended)"
+wakes 2
+goes_on "asleep, cpr-transfer"
+falls_asleep
+migrate_to_file /tmp/vm.state
+exec 6>&-
+wait $client || true
+start -incoming file:/tmp/vm.state
+hmp_until "info status" "VM status: paused (suspended)"
+connect
+wakes 3
+goes_on "asleep, cpr-reboot"
 quit_vmm
