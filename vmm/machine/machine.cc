@@ -41,6 +41,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(const kvm::System* syst
   std::unique_ptr<Machine> machine(
       new Machine(system, loop, std::move(parts), std::move(bare.vm), std::move(on_event)));
   CPR_RETURN_IF_ERROR(machine->CreatePlatform(fds));
+  if (machine->devices() != nullptr) machine->description_.devices = machine->devices()->configs();
   CPR_ASSIGN_OR_RETURN(VcpuSet vcpus, VcpuSet::Create(std::move(bare.vcpus), machine.get()));
   machine->vcpus_.emplace(std::move(vcpus));
   return machine;

@@ -105,7 +105,7 @@ class Machine final : private VcpuExits {
 
   const kvm::System* const system_;
   EventLoop* const loop_;
-  const MachineDescription description_;
+  MachineDescription description_;  // does not change once the machine is made
   const KvmPlan kvm_plan_;
   const EventCallback on_event_;
   // Work posted to the loop holds this weakly: it must not find a dead machine.

@@ -76,6 +76,11 @@ void CompareDevice(const VirtioDeviceConfig& given, const VirtioDeviceConfig& sa
   differences->CompareValue(property("readonly"), given.read_only, saved.read_only, OnOff);
   differences->CompareValue(property("serial"), given.serial, saved.serial, Quoted);
   differences->CompareValue(property("ports"), ports(given), ports(saved), Quoted);
+  // Only an interface that was named can be another one.
+  const std::string& interface = given.net.interface.empty() ? saved.net.interface : given.net.interface;
+  differences->CompareValue(property("ifname"), interface, saved.net.interface, Quoted);
+  differences->CompareValue(property("vhost"), given.net.vhost, saved.net.vhost, OnOff);
+  differences->CompareValue(property("mac"), given.net.mac, saved.net.mac, MacText);
 }
 
 void CompareDevices(const std::vector<VirtioDeviceConfig>& given, const std::vector<VirtioDeviceConfig>& saved,
@@ -100,6 +105,8 @@ std::vector<VirtioDeviceConfig> WithChardevsOf(const std::vector<VirtioDeviceCon
   for (VirtioDeviceConfig& device : saved) {
     device.ports = DeviceIn(device.slot, given)->ports;
     device.id = DeviceIn(device.slot, given)->id;
+    device.net.netdev_id = DeviceIn(device.slot, given)->net.netdev_id;
+    device.net.fd = DeviceIn(device.slot, given)->net.fd;
   }
   return saved;
 }

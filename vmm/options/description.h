@@ -48,7 +48,7 @@ MachineDescription DescribeGiven(const Options& options);
 
 // One text for each thing in which the partial description `given` differs from the complete one `saved`:
 // "-smp is 4, the machine has 2". What does not concern the guest may differ: the name, what stands behind the serial
-// port and a virtio-serial-pci's ports, devices' ids, prealloc. Thread-safe.
+// port and a virtio-serial-pci's ports, devices' ids, the fd of a tap, prealloc. Thread-safe.
 std::vector<std::string> DescribeDifferences(const MachineDescription& given, const MachineDescription& saved);
 
 // The description to build the arriving machine by: `saved`, with the name and the chardevs of `given`.

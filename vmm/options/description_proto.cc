@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <set>
 
 #include "absl/strings/match.h"
@@ -19,6 +20,7 @@ static_assert(static_cast<int>(IrqchipKind::kKernel) == v1::MACHINE_IRQCHIP_KERN
 static_assert(static_cast<int>(VirtioDeviceConfig::Kind::kBlk) == v1::MACHINE_VIRTIO_KIND_BLK);
 static_assert(static_cast<int>(VirtioDeviceConfig::Kind::kSerial) == v1::MACHINE_VIRTIO_KIND_SERIAL);
 static_assert(static_cast<int>(VirtioDeviceConfig::Kind::kRng) == v1::MACHINE_VIRTIO_KIND_RNG);
+static_assert(static_cast<int>(VirtioDeviceConfig::Kind::kNet) == v1::MACHINE_VIRTIO_KIND_NET);
 
 absl::Status OutOfRange(absl::string_view field) {
   return absl::DataLossError(absl::StrCat("field '", field, "' is out of range"));
@@ -84,6 +86,25 @@ absl::StatusOr<VirtioPortConfig> PortFromProto(const v1::MachineVirtioPort& prot
   return port;
 }
 
+void NetToProto(const VirtioNetConfig& net, v1::MachineVirtioNet* proto) {
+  proto->set_netdev_id(net.netdev_id);
+  proto->set_interface(net.interface);
+  proto->set_mac(net.mac.data(), net.mac.size());
+  proto->set_vhost(net.vhost);
+}
+
+absl::StatusOr<VirtioNetConfig> NetFromProto(const v1::MachineVirtioNet& proto) {
+  VirtioNetConfig net;
+  std::string mac;
+  CPR_TAKE_FIELD(proto, netdev_id, &net.netdev_id);
+  CPR_TAKE_FIELD(proto, interface, &net.interface);
+  CPR_TAKE_FIELD(proto, mac, &mac);
+  CPR_TAKE_FIELD(proto, vhost, &net.vhost);
+  if (mac.size() != net.mac.size()) return OutOfRange("mac");
+  std::copy(mac.begin(), mac.end(), net.mac.begin());
+  return net;
+}
+
 void DeviceToProto(const VirtioDeviceConfig& device, v1::MachineVirtioDevice* proto) {
   proto->set_kind(static_cast<v1::MachineVirtioKind>(device.kind));
   proto->set_slot(device.slot);
@@ -92,6 +113,7 @@ void DeviceToProto(const VirtioDeviceConfig& device, v1::MachineVirtioDevice* pr
   proto->set_read_only(device.read_only);
   proto->set_serial(device.serial);
   for (const VirtioPortConfig& port : device.ports) PortToProto(port, proto->add_ports());
+  if (device.kind == VirtioDeviceConfig::Kind::kNet) NetToProto(device.net, proto->mutable_net());
 }
 
 absl::Status CheckDevice(const v1::MachineVirtioDevice& proto) {
@@ -103,6 +125,7 @@ absl::Status CheckDevice(const v1::MachineVirtioDevice& proto) {
   if (blk ? !absl::StartsWith(proto.path(), "/") : !proto.path().empty()) return OutOfRange("path");
   const bool serial = proto.kind() == v1::MACHINE_VIRTIO_KIND_SERIAL;
   if (static_cast<size_t>(proto.ports_size()) > (serial ? kMaxVirtioPorts : 0)) return OutOfRange("ports");
+  if (proto.has_net() != (proto.kind() == v1::MACHINE_VIRTIO_KIND_NET)) return OutOfRange("net");
   return absl::OkStatus();
 }
 
@@ -118,6 +141,8 @@ absl::StatusOr<VirtioDeviceConfig> DeviceFromProto(const v1::MachineVirtioDevice
   for (const v1::MachineVirtioPort& port : proto.ports()) {
     CPR_ASSIGN_OR_RETURN(device.ports.emplace_back(), PortFromProto(port));
   }
+  if (!proto.has_net()) return device;
+  CPR_ASSIGN_OR_RETURN(device.net, NetFromProto(proto.net()));
   return device;
 }
 

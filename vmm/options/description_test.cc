@@ -143,6 +143,22 @@ TEST(DescriptionTest, ComparesDevicesByTheirSlots) {
   }
 }
 
+TEST(DescriptionTest, ComparesNetworkDevices) {
+  const MachineDescription saved = DescribeMachine(
+      Parse("-netdev tap,id=n,ifname=tap0,script=no,downscript=no -device virtio-net-pci,netdev=n -kernel /k"));
+  const std::string fd = "-incoming defer -netdev tap,id=m,fd=7 -device virtio-net-pci,netdev=m";
+  EXPECT_THAT(DescribeDifferences(DescribeGiven(Parse(fd)), saved), IsEmpty());
+  CPR_ASSERT_OK_AND_ASSIGN(const MachineDescription joined, JoinDescriptions(DescribeGiven(Parse(fd)), saved));
+  EXPECT_EQ((*joined.devices)[0].net.fd, 7);
+  EXPECT_EQ((*joined.devices)[0].net.interface, "tap0");
+  EXPECT_THAT(DescribeDifferences(DescribeGiven(Parse("-incoming defer -netdev "
+                                                      "tap,id=n,ifname=tap1,script=no,downscript=no -device "
+                                                      "virtio-net-pci,netdev=n,mac=52:54:00:12:34:57")),
+                                  saved),
+              ElementsAre("-device in PCI slot 1: ifname is 'tap1', the machine has 'tap0'",
+                          "-device in PCI slot 1: mac is 52:54:00:12:34:57, the machine has 52:54:00:12:34:56"));
+}
+
 TEST(DescriptionTest, JoiningTakesTheNewSidesChardevsInTheSavedOrder) {
   const MachineDescription saved = DescribeMachine(Parse(absl::StrCat(kDevices, "-kernel /k")));
   CPR_ASSERT_OK_AND_ASSIGN(
@@ -198,7 +214,8 @@ struct DescriptionTraits {
         Parse("-kernel /l -initrd /i -append a -smp 3 -machine kernel-irqchip=on -serial pty -name n "
               "-uuid 00000000-0000-0000-0000-000000000003 -drive if=none,id=d,file=/d,format=raw,readonly=on "
               "-device virtio-blk-pci,drive=d,serial=s,id=b -chardev null,id=c -device virtserialport,chardev=c,name=p "
-              "-device virtio-rng-pci "
+              "-device virtio-rng-pci -netdev tap,id=t,ifname=tap0,script=no,downscript=no "
+              "-device virtio-net-pci,netdev=t "
               "-object memory-backend-memfd,id=m,size=4M,share=off,hugetlb=on,hugetlbsize=2M,prealloc=on"));
   }
   static Proto Save(const Object& object) { return MachineDescriptionToProto(object); }
@@ -228,6 +245,17 @@ struct DescriptionTraits {
         {"two in a slot", [](Proto& p) { *p.mutable_devices()->add_virtio() = *Rng(p); }},
         {"image of no disk", [](Proto& p) { Rng(p)->set_path("/d"); }},
         {"disk without image", [](Proto& p) { Rng(p)->set_kind(v1::MACHINE_VIRTIO_KIND_BLK); }},
+        {"tap of no network device", [](Proto& p) { Rng(p)->mutable_net(); }},
+        {"network device without a tap", [](Proto& p) { Rng(p)->set_kind(v1::MACHINE_VIRTIO_KIND_NET); }},
+        {"five bytes of address",
+         [](Proto& p) {
+           Rng(p)->set_kind(v1::MACHINE_VIRTIO_KIND_NET);
+           v1::MachineVirtioNet& net = *Rng(p)->mutable_net();
+           net.set_netdev_id("");
+           net.set_interface("t");
+           net.set_mac("12345");
+           net.set_vhost(false);
+         }},
         {"ports of no bus", [](Proto& p) { Rng(p)->add_ports(); }},
         {"port without chardev",
          [](Proto& p) {

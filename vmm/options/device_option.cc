@@ -25,7 +25,7 @@ absl::Status Invalid(const std::string& text) { return absl::InvalidArgumentErro
 
 // QEMU's names and their short forms.
 Kind KindOfDriver(absl::string_view driver) {
-  for (const Kind kind : {Kind::kBlk, Kind::kSerial, Kind::kRng}) {
+  for (const Kind kind : {Kind::kBlk, Kind::kSerial, Kind::kRng, Kind::kNet}) {
     const absl::string_view name = VirtioDriverName(kind);
     if (driver == name || driver == absl::StripSuffix(name, "-pci")) return kind;
   }
@@ -48,6 +48,15 @@ void ReadSlot(ArgReader* args, DeviceOption* device) {
   args->Fail(Invalid(absl::StrCat("Property '", device->driver, ".addr' doesn't take value '", *address, "'")));
 }
 
+void ReadNet(ArgReader* args, DeviceOption* device) {
+  device->netdev = args->RequiredString("netdev");
+  const auto mac = args->String("mac");
+  if (!mac.has_value()) return;
+  device->mac = ParseMac(*mac);
+  if (device->mac.has_value()) return;
+  args->Fail(Invalid(absl::StrCat("Property '", device->driver, ".mac' doesn't take value '", *mac, "'")));
+}
+
 void ReadPort(ArgReader* args, DeviceOption* device) {
   device->chardev = args->RequiredString("chardev");
   device->name = args->String("name").value_or("");
@@ -59,9 +68,8 @@ void ReadPort(ArgReader* args, DeviceOption* device) {
 
 class Resolver {
  public:
-  Resolver(absl::Span<const DriveOption> drives, absl::Span<const ChardevOption> chardevs,
-           std::set<std::string>* used_chardevs)
-      : drives_(drives), chardevs_(chardevs), used_chardevs_(used_chardevs) {}
+  Resolver(const Backends& backends, std::set<std::string>* used_chardevs)
+      : backends_(backends), used_chardevs_(used_chardevs) {}
 
   absl::Status Add(const DeviceOption& device) {
     if (!device.id.empty() && !ids_.insert(device.id).second) {
@@ -71,20 +79,25 @@ class Resolver {
     const Kind kind = KindOfDriver(device.driver);
     VirtioDeviceConfig config{.kind = kind, .id = device.id, .serial = device.serial};
     if (kind == Kind::kBlk) CPR_RETURN_IF_ERROR(FindImage(device.drive, &config));
+    if (kind == Kind::kNet) CPR_RETURN_IF_ERROR(FindNetdev(device, &config.net));
     return Place(std::move(config), device.slot);
   }
 
   absl::StatusOr<std::vector<VirtioDeviceConfig>> Finish() {
-    for (const DriveOption& drive : drives_) {
+    for (const DriveOption& drive : backends_.drives) {
       if (used_drives_.count(drive.id) == 0) return Invalid(absl::StrCat("drive '", drive.id, "': nothing uses it"));
+    }
+    for (const NetdevOption& netdev : backends_.netdevs) {
+      if (used_netdevs_.count(netdev.id) == 0) return Invalid(absl::StrCat("netdev ", netdev.id, " has no peer"));
     }
     return std::move(devices_);
   }
 
  private:
   const DriveOption* FindDrive(const std::string& id) const {
-    const auto* found = std::find_if(drives_.begin(), drives_.end(), [&](const auto& d) { return d.id == id; });
-    return found == drives_.end() ? nullptr : found;
+    const auto drives = backends_.drives;
+    const auto* found = std::find_if(drives.begin(), drives.end(), [&](const auto& d) { return d.id == id; });
+    return found == drives.end() ? nullptr : found;
   }
 
   // Follows the nodes down to the file.
@@ -107,6 +120,27 @@ class Resolver {
     }
   }
 
+  absl::Status FindNetdev(const DeviceOption& device, VirtioNetConfig* config) {
+    const auto netdevs = backends_.netdevs;
+    const auto property = [&](absl::string_view what) {
+      return Invalid(absl::StrCat("Property 'virtio-net-device.netdev' can't ", what));
+    };
+    const auto* found =
+        std::find_if(netdevs.begin(), netdevs.end(), [&](const auto& n) { return n.id == device.netdev; });
+    if (found == netdevs.end()) return property(absl::StrCat("find value '", device.netdev, "'"));
+    if (!used_netdevs_.insert(found->id).second) {
+      return property(absl::StrCat("take value '", device.netdev, "', it's in use"));
+    }
+    MacAddress mac = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56};
+    mac.back() = static_cast<uint8_t>(mac.back() + used_netdevs_.size() - 1);
+    *config = {.netdev_id = found->id,
+               .interface = found->interface,
+               .fd = found->fd,
+               .vhost = found->vhost,
+               .mac = device.mac.value_or(mac)};
+    return absl::OkStatus();
+  }
+
   absl::Status Place(VirtioDeviceConfig config, std::optional<unsigned> slot) {
     config.slot = slot.value_or(1);
     while (!slot.has_value() && slots_.count(config.slot) != 0) ++config.slot;
@@ -124,9 +158,10 @@ class Resolver {
   }
 
   absl::Status AddPort(const DeviceOption& device) {
+    const auto chardevs = backends_.chardevs;
     const auto* chardev =
-        std::find_if(chardevs_.begin(), chardevs_.end(), [&](const auto& c) { return c.id == device.chardev; });
-    if (chardev == chardevs_.end()) {
+        std::find_if(chardevs.begin(), chardevs.end(), [&](const auto& c) { return c.id == device.chardev; });
+    if (chardev == chardevs.end()) {
       return Invalid(absl::StrCat("Property 'virtserialport.chardev' can't find value '", device.chardev, "'"));
     }
     if (!used_chardevs_->insert(device.chardev).second) {
@@ -157,12 +192,11 @@ class Resolver {
     return &devices_.back();
   }
 
-  const absl::Span<const DriveOption> drives_;
-  const absl::Span<const ChardevOption> chardevs_;
+  const Backends& backends_;
   std::set<std::string>* const used_chardevs_;
   std::vector<VirtioDeviceConfig> devices_;
   std::map<unsigned, const char*> slots_;  // and who is there
-  std::set<std::string> ids_, used_drives_;
+  std::set<std::string> ids_, used_drives_, used_netdevs_;
 };
 
 }  // namespace
@@ -212,6 +246,7 @@ absl::StatusOr<DeviceOption> ParseDevice(absl::string_view argument) {
     if (device.drive.empty()) args.Fail(Invalid("drive property not set"));
     device.serial = args.String("serial").value_or("");
   }
+  if (KindOfDriver(device.driver) == Kind::kNet) ReadNet(&args, &device);
   CPR_RETURN_IF_ERROR(args.FinishProperties(device.driver));
   return device;
 }
@@ -221,10 +256,8 @@ DeviceOption DeviceOfDrive(const DriveOption& drive) {
 }
 
 absl::StatusOr<std::vector<VirtioDeviceConfig>> ResolveDevices(absl::Span<const DeviceOption> devices,
-                                                               absl::Span<const DriveOption> drives,
-                                                               absl::Span<const ChardevOption> chardevs,
-                                                               std::set<std::string>* used) {
-  Resolver resolver(drives, chardevs, used);
+                                                               const Backends& backends, std::set<std::string>* used) {
+  Resolver resolver(backends, used);
   for (const DeviceOption& device : devices) {
     CPR_RETURN_IF_ERROR(Annotate(resolver.Add(device), device.text));
   }

@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "vmm/options/chardev_option.h"
+#include "vmm/options/netdev_option.h"
 #include "vmm/virtio/config.h"
 
 namespace cpr {
@@ -32,6 +33,8 @@ struct DeviceOption {
   std::string id;
   std::optional<unsigned> slot;    // PCI devices: addr
   std::string drive, serial;       // virtio-blk-pci
+  std::string netdev;              // virtio-net-pci
+  std::optional<MacAddress> mac;   // virtio-net-pci
   std::string chardev, name;       // virtserialport
   std::optional<std::string> bus;  // virtserialport: the id of a virtio-serial-pci, perhaps with ".0"
 };
@@ -44,14 +47,19 @@ absl::StatusOr<DeviceOption> ParseDevice(absl::string_view argument);
 // The device that a drive brings along.
 DeviceOption DeviceOfDrive(const DriveOption& drive);
 
-// The machine's devices in the order of the command line: each with its drive and in its slot, the lowest free one
-// unless it asks for another; each port with its chardev and at its bus, the last virtio-serial-pci before it or one of
-// its own. `used` has the ids of the chardevs that are taken, and gets those taken here. kInvalidArgument begins with
-// the option. Thread-safe.
+// What devices name.
+struct Backends {
+  absl::Span<const DriveOption> drives;
+  absl::Span<const NetdevOption> netdevs;
+  absl::Span<const ChardevOption> chardevs;
+};
+
+// The machine's devices in the order of the command line: each with its drive or netdev and in its slot, the lowest
+// free one unless it asks for another; each port with its chardev and at its bus, the last virtio-serial-pci before it
+// or one of its own; network devices without an address with QEMU's, 52:54:00:12:34:56 and on. `used` has the ids of
+// the chardevs that are taken, and gets those taken here. kInvalidArgument begins with the option. Thread-safe.
 absl::StatusOr<std::vector<VirtioDeviceConfig>> ResolveDevices(absl::Span<const DeviceOption> devices,
-                                                               absl::Span<const DriveOption> drives,
-                                                               absl::Span<const ChardevOption> chardevs,
-                                                               std::set<std::string>* used);
+                                                               const Backends& backends, std::set<std::string>* used);
 
 }  // namespace cpr
 

@@ -16,6 +16,7 @@ namespace {
 using ::testing::ElementsAre;
 using Kind = VirtioDeviceConfig::Kind;
 
+constexpr char kNetdev[] = "-netdev tap,id=n,ifname=tap0,script=no,downscript=no ";
 constexpr char kDrive[] = "-drive if=none,id=d,file=/d,format=raw ";
 
 absl::StatusOr<Options> Parse(const std::string& line) {
@@ -72,13 +73,45 @@ TEST(DeviceOptionTest, PortWithoutABusGetsOne) {
   EXPECT_EQ(options.devices[1].ports.size(), 1u);
 }
 
+TEST(DeviceOptionTest, NetworkDevicesHaveTheirTaps) {
+  CPR_ASSERT_OK_AND_ASSIGN(const Options options,
+                           Parse(absl::StrCat(kNetdev,
+                                              "-netdev tap,id=m,fd=7 -device virtio-net-pci,netdev=n -device "
+                                              "virtio-net,netdev=m,mac=52-54-00-AB-cd-ef,addr=4")));
+  ASSERT_EQ(options.devices.size(), 2u);
+  EXPECT_EQ(options.devices[0].net,
+            (VirtioNetConfig{.netdev_id = "n", .interface = "tap0", .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56}}));
+  EXPECT_EQ(options.devices[1].net,
+            (VirtioNetConfig{.netdev_id = "m", .fd = 7, .mac = {0x52, 0x54, 0, 0xab, 0xcd, 0xef}}));
+}
+
 TEST(DeviceOptionTest, RefusesByName) {
   const struct {
     std::string line, message;
   } kCases[] = {
       {"-device e1000", "-device e1000: 'e1000' is not a valid device model name"},
       {"-device virtio-net-pci,netdev=n",
-       "-device virtio-net-pci,netdev=n: 'virtio-net-pci' is not a valid device model name"},
+       "-device virtio-net-pci,netdev=n: Property 'virtio-net-device.netdev' can't find value 'n'"},
+      {"-device virtio-net-pci", "-device virtio-net-pci: Parameter 'netdev' is missing"},
+      {absl::StrCat(kNetdev, "-device virtio-net-pci,netdev=n,mac=1:2:3:4:5:6"),
+       "-device virtio-net-pci,netdev=n,mac=1:2:3:4:5:6: Property 'virtio-net-pci.mac' doesn't take value "
+       "'1:2:3:4:5:6'"},
+      {absl::StrCat(kNetdev, "-device virtio-net-pci,netdev=n -device virtio-net-pci,netdev=n"),
+       "-device virtio-net-pci,netdev=n: Property 'virtio-net-device.netdev' can't take value 'n', it's in use"},
+      {kNetdev, "netdev n has no peer"},
+      {absl::StrCat(kNetdev, "-netdev tap,id=n,fd=3"), "-netdev tap,id=n,fd=3: Duplicate ID 'n' for netdev"},
+      {"-netdev user,id=n", "-netdev user,id=n: Parameter 'type' does not accept value 'user'"},
+      {"-netdev tap,ifname=t,script=no,downscript=no",
+       "-netdev tap,ifname=t,script=no,downscript=no: Parameter 'id' is missing"},
+      {"-netdev tap,id=n,ifname=t", "-netdev tap,id=n,ifname=t: scripts are not run here: script=no is needed"},
+      {"-netdev tap,id=n,ifname=t,script=no,downscript=/d",
+       "-netdev tap,id=n,ifname=t,script=no,downscript=/d: scripts are not run here: downscript=no is needed"},
+      {"-netdev tap,id=n,ifname=0123456789abcdef,script=no,downscript=no",
+       "-netdev tap,id=n,ifname=0123456789abcdef,script=no,downscript=no: Parameter 'ifname' expects at most 15 bytes"},
+      {"-netdev tap,id=n,fd=3,script=no",
+       "-netdev tap,id=n,fd=3,script=no: ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, fds=, and "
+       "vhostfds= are invalid with fd="},
+      {"-netdev tap,id=n,fd=three", "-netdev tap,id=n,fd=three: File descriptor named 'three' has not been found"},
       {"-device virtio-rng-pci,max-bytes=1",
        "-device virtio-rng-pci,max-bytes=1: Property 'virtio-rng-pci.max-bytes' not found"},
       {"-device virtio-blk-pci", "-device virtio-blk-pci: drive property not set"},

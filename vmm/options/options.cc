@@ -39,10 +39,6 @@ absl::Status SetFlag(absl::string_view, RawOptions* raw) {
 
 absl::Status Ignore(absl::string_view, RawOptions*) { return absl::OkStatus(); }
 
-absl::Status NotYet(absl::string_view, RawOptions*) {
-  return absl::UnimplementedError("this option is not supported by this program yet");
-}
-
 constexpr OptionEntry kOptions[] = {
     {"machine", "TYPE[,memory-backend=ID][,aux-ram-share=on|off][,kernel-irqchip=on|split]", &ParseMachine,
      "the machine: q35, pc and microvm are names of the same one"},
@@ -65,7 +61,11 @@ constexpr OptionEntry kOptions[] = {
      "a disk image for a virtio-blk-pci; if=virtio makes that, too"},
     {"blockdev", "file|host_device,node-name=ID,filename=P[,read-only=on|off] or raw,node-name=ID,file=ID",
      &ParseBlockdevOption, "the same, as a node of QEMU's block layer"},
-    {"device", "virtio-blk-pci,drive=ID[,serial=TEXT]|virtio-serial-pci|virtio-rng-pci[,id=ID][,addr=SLOT]",
+    {"netdev", "tap,id=ID,ifname=NAME,script=no,downscript=no or tap,id=ID,fd=N", &ParseNetdevOption,
+     "the host's end of a virtio-net-pci"},
+    {"device",
+     "virtio-blk-pci,drive=ID[,serial=TEXT]|virtio-net-pci,netdev=ID[,mac=MAC]|virtio-serial-pci|virtio-rng-pci"
+     "[,id=ID][,addr=SLOT]",
      &ParseDeviceOption,
      "a PCI device; also virtserialport,chardev=ID[,name=NAME][,bus=ID.0], a port of virtio-serial-pci"},
     {"qmp", "unix:P,server=on,wait=off|stdio", &ParseQmp, "a QMP monitor"},
@@ -86,7 +86,6 @@ constexpr OptionEntry kOptions[] = {
     {"help", "", &SetFlag<&Options::print_help>, "print this"},
     {"h", "", &SetFlag<&Options::print_help>, "as -help"},
     {"version", "", &SetFlag<&Options::print_version>, "print the version"},
-    {"netdev", "...", &NotYet, ""},
 };
 
 const OptionEntry* FindOption(absl::string_view name) {

@@ -237,7 +237,7 @@ TEST(OptionsTest, RefusesByName) {
        "here"},
       {"-name vm,process=x", "-name vm,process=x: Parameter 'process' is unexpected"},
       {"-display gtk", "-display gtk: Parameter 'type' does not accept value 'gtk'"},
-      {"-netdev x", "-netdev x: this option is not supported by this program yet"},
+      {"-netdev x", "-netdev x: Parameter 'type' does not accept value 'x'"},
       {"-incoming rdma:x", "-incoming rdma:x: unknown migration protocol: rdma:x"},
       {"-incoming file:a -incoming file:b", "-incoming: Channel list has more than one main entry"},
       {"-incoming defer -incoming file:b", "-incoming: Channel list has more than one main entry"},

@@ -163,6 +163,14 @@ absl::Status ParseBlockdevOption(absl::string_view argument, RawOptions* raw) {
   return AddDrive(ParseBlockdev(argument), raw);
 }
 
+absl::Status ParseNetdevOption(absl::string_view argument, RawOptions* raw) {
+  CPR_ASSIGN_OR_RETURN(NetdevOption netdev, ParseNetdev(argument));
+  const auto same = [&](const NetdevOption& other) { return other.id == netdev.id; };
+  CPR_RETURN_IF_ERROR(CheckId(netdev.id, std::any_of(raw->netdevs.begin(), raw->netdevs.end(), same), "netdev"));
+  raw->netdevs.push_back(std::move(netdev));
+  return absl::OkStatus();
+}
+
 absl::Status ParseDeviceOption(absl::string_view argument, RawOptions* raw) {
   CPR_ASSIGN_OR_RETURN(raw->devices.emplace_back(), ParseDevice(argument));
   return absl::OkStatus();

@@ -24,7 +24,8 @@ struct RawOptions {
   std::vector<ChardevOption> chardevs;
   std::set<std::string> used_chardevs;  // ids
   std::vector<DriveOption> drives;      // -drive and -blockdev
-  std::vector<DeviceOption> devices;    // of -device
+  std::vector<NetdevOption> netdevs;
+  std::vector<DeviceOption> devices;  // of -device
   bool incoming_deferred = false;
   std::vector<Channel> incoming_channels;
 };
@@ -39,6 +40,7 @@ absl::Status ParseSerial(absl::string_view argument, RawOptions* raw);
 absl::Status ParseChardevOption(absl::string_view argument, RawOptions* raw);
 absl::Status ParseDriveOption(absl::string_view argument, RawOptions* raw);
 absl::Status ParseBlockdevOption(absl::string_view argument, RawOptions* raw);
+absl::Status ParseNetdevOption(absl::string_view argument, RawOptions* raw);
 absl::Status ParseDeviceOption(absl::string_view argument, RawOptions* raw);
 absl::Status ParseQmp(absl::string_view argument, RawOptions* raw);
 absl::Status ParseMonitor(absl::string_view argument, RawOptions* raw);
@@ -48,8 +50,8 @@ absl::Status ParseUuid(absl::string_view argument, RawOptions* raw);
 absl::Status ParseSandbox(absl::string_view argument, RawOptions* raw);
 absl::Status ParseDisplay(absl::string_view argument, RawOptions* raw);
 
-// Joins names with what they name and refuses what does not fit together: an object, a drive or a chardev that nothing
-// uses, sizes that differ, stdio used twice, nothing to boot.
+// Joins names with what they name and refuses what does not fit together: an object, a drive, a netdev or a chardev
+// that nothing uses, sizes that differ, stdio used twice, nothing to boot.
 absl::Status ResolveOptions(RawOptions* raw);
 
 }  // namespace cpr

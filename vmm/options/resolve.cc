@@ -54,8 +54,10 @@ absl::Status ResolveVirtio(RawOptions* raw) {
   for (const DriveOption& drive : raw->drives) {
     if (drive.own_device) raw->devices.push_back(DeviceOfDrive(drive));
   }
-  CPR_ASSIGN_OR_RETURN(raw->options.devices,
-                       ResolveDevices(raw->devices, raw->drives, raw->chardevs, &raw->used_chardevs));
+  CPR_ASSIGN_OR_RETURN(
+      raw->options.devices,
+      ResolveDevices(raw->devices, {.drives = raw->drives, .netdevs = raw->netdevs, .chardevs = raw->chardevs},
+                     &raw->used_chardevs));
   for (const ChardevOption& chardev : raw->chardevs) {
     if (raw->used_chardevs.count(chardev.id) != 0) continue;
     return absl::InvalidArgumentError(absl::StrCat("-chardev ", chardev.id, ": nothing uses it"));

@@ -1,7 +1,9 @@
 #ifndef VMM_VIRTIO_CONFIG_H_
 #define VMM_VIRTIO_CONFIG_H_
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -18,9 +20,25 @@ struct VirtioPortConfig {
   friend bool operator==(const VirtioPortConfig&, const VirtioPortConfig&) = default;
 };
 
+using MacAddress = std::array<uint8_t, 6>;
+
+// A network device, with the tap at its other end.
+struct VirtioNetConfig {
+  std::string netdev_id;  // the -netdev's
+  std::string interface;  // the tap's; empty: `fd` knows, or the kernel finds a name
+  int fd = -1;            // of a tap, in this process; -1: to be opened by name
+  bool vhost = false;     // frames are the kernel's business
+  MacAddress mac = {};
+
+  friend bool operator==(const VirtioNetConfig&, const VirtioNetConfig&) = default;
+};
+
+// "52:54:00:12:34:56".
+std::string MacText(const MacAddress& mac);
+
 // What -device asks for.
 struct VirtioDeviceConfig {
-  enum class Kind { kUnspecified, kBlk, kSerial, kRng };
+  enum class Kind { kUnspecified, kBlk, kSerial, kRng, kNet };
   Kind kind = Kind::kUnspecified;
   unsigned slot = 0;                    // PCI's, 1 to 31; 0: the lowest free one
   std::string id;                       // may be empty
@@ -29,6 +47,7 @@ struct VirtioDeviceConfig {
   bool probe = false;                   // kBlk: nobody has said that the image is raw
   std::string serial;                   // kBlk: the disk's ID
   std::vector<VirtioPortConfig> ports;  // kSerial
+  VirtioNetConfig net;                  // kNet
 
   friend bool operator==(const VirtioDeviceConfig&, const VirtioDeviceConfig&) = default;
 };
@@ -42,6 +61,8 @@ constexpr const char* VirtioDriverName(VirtioDeviceConfig::Kind kind) {
       return "virtio-serial-pci";
     case VirtioDeviceConfig::Kind::kRng:
       return "virtio-rng-pci";
+    case VirtioDeviceConfig::Kind::kNet:
+      return "virtio-net-pci";
     default:
       return "unknown device";
   }

@@ -95,6 +95,7 @@ void VirtioDevice::Activate() {
     queues_[i].emplace(*std::move(queue));
     Notify(i);
   }
+  OnActivate();
 }
 
 Virtqueue::Features VirtioDevice::QueueFeatures(uint64_t driver_features) const {
@@ -179,6 +180,7 @@ absl::Status VirtioDevice::ServeSome(unsigned index) {
     }
     CPR_ASSIGN_OR_RETURN(const Served result, ServeOne(index, *ready_queue(index)));
     if (result == Served::kOne || ready_queue(index) == nullptr) continue;
+    if (result == Served::kListening) return absl::OkStatus();
     CPR_ASSIGN_OR_RETURN(const bool missed, ready_queue(index)->ListenForMore());
     if (!missed || result == Served::kIdle) return absl::OkStatus();
     ready_queue(index)->SuppressNotifications();
@@ -263,6 +265,7 @@ void VirtioDevice::RestoreVirtio(const VirtioState& state) {
     if (queue.ok()) queues_[i].emplace(*std::move(queue));
     if (!quiesced_) Notify(i);
   }
+  OnActivate();
 }
 
 }  // namespace cpr

@@ -105,15 +105,18 @@ class VirtioDevice {
   void Break() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   enum class Served {
-    kOne,    // there may be more
-    kEmpty,  // the driver has made no request available
-    kIdle,   // there is nothing to give the driver; the device calls Notify when there is
+    kOne,        // there may be more
+    kEmpty,      // the driver has made no request available
+    kListening,  // it has made too few, and ListenForMore has asked it for more
+    kIdle,       // there is nothing to give the driver; the device calls Notify when there is
   };
   // Serves one request of `queue`, at `index`. An error breaks the device. The lock may be given up meanwhile, with a
   // request counted by BeginRequest, and the queue is still there then.
   virtual absl::StatusOr<Served> ServeOne(unsigned index, Virtqueue& queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) = 0;
   // The driver has reset the device, or its state is to be replaced.
   virtual void OnReset() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
+  // The driver is up with the features it wants: it has said so, or had before its state was restored.
+  virtual void OnActivate() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
   virtual std::vector<uint8_t> Config() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return {}; }
   virtual void WriteOwnConfig(uint64_t, absl::Span<const uint8_t>) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
 

@@ -1,5 +1,6 @@
 #include "vmm/virtio/device_set.h"
 
+#include <fcntl.h>
 #include <sys/epoll.h>
 
 #include <map>
@@ -9,6 +10,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "libcpr/base/io.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
 #include "libcpr/vmstate/proto_section.h"
@@ -21,14 +23,14 @@ namespace {
 
 using Kind = VirtioDeviceConfig::Kind;
 
-constexpr char kDiskFd[] = "virtio-disk";
-constexpr char kBlk[] = "virtio-blk", kConsole[] = "virtio-serial", kRng[] = "virtio-rng", kTransport[] = "virtio-pci",
-               kPortChardev[] = "virtio-port-chardev";
+constexpr char kDiskFd[] = "virtio-disk", kTapFd[] = "virtio-tap";
+constexpr char kBlk[] = "virtio-blk", kConsole[] = "virtio-serial", kRng[] = "virtio-rng", kNet[] = "virtio-net",
+               kTransport[] = "virtio-pci", kPortChardev[] = "virtio-port-chardev";
 constexpr uint32_t kVersion = 1;
 static_assert(VirtioConsole::kMaxPorts == kMaxVirtioPorts && VirtioConsole::kMaxNameBytes == kMaxVirtioPortNameBytes);
 // A VMM that wrote a cpr-reboot's state unlocks its images right after the state's last byte.
 constexpr absl::Duration kUnlockTime = absl::Seconds(2), kUnlockCheck = absl::Milliseconds(5);
-constexpr uint32_t kBlkClass = 0x010000, kConsoleClass = 0x078000, kRngClass = 0x00ff00;
+constexpr uint32_t kBlkClass = 0x010000, kConsoleClass = 0x078000, kRngClass = 0x00ff00, kNetClass = 0x020000;
 
 std::string PortFdPrefix(size_t port) { return absl::StrCat("virtio-port", port, "."); }
 
@@ -121,6 +123,7 @@ VirtioDeviceSet::~VirtioDeviceSet() {
   ForEachChardev([](Chardev& chardev) { chardev.SetCallbacks({}); });
   for (const auto& device : devices_) {
     for (unsigned i = 0; i < device->device->queue_count(); ++i) loop_->Unwatch(device->device->notify_fd(i));
+    if (device->net != nullptr) loop_->Unwatch(device->net->tap().fd());
   }
 }
 
@@ -135,6 +138,9 @@ absl::Status VirtioDeviceSet::Add(const Surroundings& surroundings, const Virtio
   } else if (config.kind == Kind::kSerial) {
     class_code = kConsoleClass;
     CPR_RETURN_IF_ERROR(MakeConsole(surroundings.memory, instance, fds, device.get()));
+  } else if (config.kind == Kind::kNet) {
+    class_code = kNetClass;
+    CPR_RETURN_IF_ERROR(MakeNet(surroundings.memory, instance, fds, device.get()));
   } else {
     auto rng = std::make_unique<VirtioRng>(surroundings.memory);
     device->rng = rng.get();
@@ -148,7 +154,9 @@ absl::Status VirtioDeviceSet::Add(const Surroundings& surroundings, const Virtio
   CPR_RETURN_IF_ERROR(surroundings.host->Add(SlotOf(config), added.pci.get()).status());
   if (fds != nullptr) added.pci->ExpectDoorbells();
   // A disk has a thread of its own.
-  return added.blk != nullptr ? absl::OkStatus() : WatchQueues(added.device.get());
+  if (added.blk != nullptr) return absl::OkStatus();
+  CPR_RETURN_IF_ERROR(WatchQueues(added.device.get()));
+  return added.net == nullptr ? absl::OkStatus() : WatchTap(added.net);
 }
 
 absl::Status VirtioDeviceSet::MakeBlk(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device) {
@@ -183,6 +191,35 @@ absl::Status VirtioDeviceSet::MakeConsole(const GuestMemory* memory, uint32_t in
   device->console = console.get();
   device->device = std::move(console);
   return absl::OkStatus();
+}
+
+absl::Status VirtioDeviceSet::MakeNet(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device) {
+  VirtioNetConfig& config = device->config.net;
+  absl::StatusOr<Tap> tap = absl::UnknownError("");
+  if (fds != nullptr && fds->Has(kTapFd, instance)) {
+    CPR_ASSIGN_OR_RETURN(UniqueFd fd, fds->Take(kTapFd, instance, FdKind::kTap));
+    tap = Tap::Adopt(std::move(fd));
+  } else if (config.fd >= 0) {
+    CPR_ASSIGN_OR_RETURN(UniqueFd fd, DupFd(config.fd));
+    tap = Tap::Adopt(std::move(fd));
+    if (!tap.ok()) return Annotate(tap.status(), absl::StrCat("fd=", config.fd));
+    // The one that was given stays for a second attempt, and not for programs started from here.
+    ::fcntl(config.fd, F_SETFD, FD_CLOEXEC);
+  } else {
+    tap = Tap::Create(config.interface);
+  }
+  if (!tap.ok()) return tap.status();
+  config.interface = tap->name();
+  auto net = std::make_unique<VirtioNet>(memory, *std::move(tap), config.mac);
+  device->net = net.get();
+  device->device = std::move(net);
+  return absl::OkStatus();
+}
+
+// With edges: while the guest has no room, frames that wait must not keep the loop busy. Its notification has them
+// looked for again.
+absl::Status VirtioDeviceSet::WatchTap(VirtioNet* net) {
+  return loop_->Watch(net->tap().fd(), EPOLLIN | EPOLLET, [net](uint32_t) { net->Serve(VirtioNet::kReceive); });
 }
 
 absl::Status VirtioDeviceSet::WatchQueues(VirtioDevice* device) {
@@ -258,6 +295,12 @@ std::vector<std::pair<std::string, const Chardev*>> VirtioDeviceSet::chardevs() 
   return chardevs;
 }
 
+std::vector<VirtioDeviceConfig> VirtioDeviceSet::configs() const {
+  std::vector<VirtioDeviceConfig> configs;
+  for (const auto& device : devices_) configs.push_back(device->config);
+  return configs;
+}
+
 absl::Status VirtioDeviceSet::DropPortFds(uint32_t instance, size_t port, FdTable& fds) {
   return TakeChardevFds(&fds, PortFdPrefix(port), instance).status();
 }
@@ -267,6 +310,9 @@ absl::Status VirtioDeviceSet::AddFds(FdTable& fds) const {
     const Device& device = *devices_[instance];
     if (device.blk != nullptr) {
       CPR_RETURN_IF_ERROR(fds.AddDup(kDiskFd, instance, FdKind::kFile, device.blk->image().fd()));
+    }
+    if (device.net != nullptr) {
+      CPR_RETURN_IF_ERROR(fds.AddDup(kTapFd, instance, FdKind::kTap, device.net->tap().fd()));
     }
     for (size_t port = 0; port < device.chardevs.size(); ++port) {
       for (const ChardevFd& fd : device.chardevs[port]->Fds()) {
@@ -293,6 +339,10 @@ absl::Status VirtioDeviceSet::AddSections(SectionRegistry& sections) {
       CPR_RETURN_IF_ERROR(sections.Add(
           SectionOf(kConsole, instance, device.console, &VirtioConsoleStateToProto, &VirtioConsoleStateFromProto)));
     }
+    if (device.net != nullptr) {
+      CPR_RETURN_IF_ERROR(
+          sections.Add(SectionOf(kNet, instance, device.net, &VirtioNetStateToProto, &VirtioNetStateFromProto)));
+    }
     if (device.rng != nullptr) {
       CPR_RETURN_IF_ERROR(
           sections.Add(SectionOf(kRng, instance, device.rng, &VirtioStateToProto, &VirtioStateFromProto)));
@@ -308,7 +358,7 @@ absl::Status VirtioDeviceSet::AddSections(SectionRegistry& sections) {
 
 std::vector<SectionSupport> VirtioDeviceSet::Support() {
   std::vector<SectionSupport> support;
-  for (const char* name : {kTransport, kBlk, kConsole, kRng, kPortChardev}) support.push_back({name, kVersion});
+  for (const char* name : {kTransport, kBlk, kConsole, kRng, kNet, kPortChardev}) support.push_back({name, kVersion});
   return support;
 }
 

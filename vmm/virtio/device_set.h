@@ -18,6 +18,7 @@
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/config.h"
 #include "vmm/virtio/console.h"
+#include "vmm/virtio/net.h"
 #include "vmm/virtio/pci.h"
 #include "vmm/virtio/rng.h"
 
@@ -73,6 +74,9 @@ class VirtioDeviceSet {
   // The chardevs of all ports, with the ids that -chardev gave them.
   std::vector<std::pair<std::string, const Chardev*>> chardevs() const;
 
+  // The devices as they are: with the names of taps that came as fds or had none.
+  std::vector<VirtioDeviceConfig> configs() const;
+
   size_t size() const { return devices_.size(); }
   VirtioDevice& device(size_t index) { return *devices_[index]->device; }
 
@@ -85,9 +89,10 @@ class VirtioDeviceSet {
  private:
   struct Device {
     VirtioDeviceConfig config;
-    VirtioBlk* blk = nullptr;  // one of the three
+    VirtioBlk* blk = nullptr;  // one of the four
     VirtioConsole* console = nullptr;
     VirtioRng* rng = nullptr;
+    VirtioNet* net = nullptr;
     std::vector<std::unique_ptr<Chardev>> chardevs;  // of the console's ports
     std::unique_ptr<VirtioDevice> device;
     std::unique_ptr<VirtioPci> pci;
@@ -97,7 +102,9 @@ class VirtioDeviceSet {
   absl::Status Add(const Surroundings& surroundings, const VirtioDeviceConfig& config, FdTable* fds);
   absl::Status MakeBlk(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device);
   absl::Status MakeConsole(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device);
+  absl::Status MakeNet(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device);
   absl::Status WatchQueues(VirtioDevice* device);
+  absl::Status WatchTap(VirtioNet* net);
   void ConnectPorts(Device& device);
   template <typename Callback>
   void ForEachChardev(Callback callback) {

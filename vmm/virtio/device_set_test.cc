@@ -18,6 +18,8 @@
 #include "libcpr/vmstate/container.h"
 #include "vmm/virtio/fake_guest.h"
 #include "vmm/virtio/fake_router.h"
+#include "vmm/virtio/host_network.h"
+#include "vmm/virtio/tap.h"
 
 namespace cpr {
 namespace {
@@ -152,6 +154,52 @@ TEST_F(DeviceSetTest, ClientsAndImagesGoOverWithTheGuest) {
   EXPECT_EQ(::recv(client.get(), answer, sizeof(answer), MSG_WAITALL), 5);
   EXPECT_EQ(std::string(answer, 5), "three");
   EXPECT_FALSE(DiskImage::Create({disk_, false}).ok()) << "locked all the time";
+}
+
+// The tap goes over as it is; a frame that arrived meanwhile is received on the new side.
+TEST_F(DeviceSetTest, TapGoesOverWithTheGuest) {
+  if (const absl::Status entered = testing::EnterNewNetwork(); !entered.ok()) GTEST_SKIP() << entered;
+  configs_ = {{.kind = VirtioDeviceConfig::Kind::kNet, .net = {.mac = {2, 0, 0, 0, 0, 1}}}};
+  Vmm old_vmm(&memory_, loop_.get()), new_vmm(&memory_, loop_.get());
+  VirtioDeviceSet* const old_side = Create(old_vmm);
+  ASSERT_NE(old_side, nullptr);
+  const std::string interface = old_side->configs()[0].net.interface;
+  CPR_ASSERT_OK_AND_ASSIGN(const testing::HostEnd host, testing::HostEnd::Create(interface));
+  old_side->Resume();
+  FakeGuest guest(&memory_, &old_side->device(0));
+  guest.BringUp(/*without=*/uint64_t{1} << 15);  // buffers are not merged
+  const auto await = [&](const std::string& frame) {
+    guest.queue(0).Add({{kGpa, 2048, true}});
+    while (!guest.queue(0).TakeUsed().has_value()) loop_->RunOnce(absl::InfiniteDuration());
+    EXPECT_EQ(guest.queue(0).Read(kGpa + Tap::kHeaderBytes, frame.size()), frame);
+  };
+  const std::string one = testing::HostEnd::Frame("one"), two = testing::HostEnd::Frame("two");
+  ASSERT_THAT(host.Send(one), IsOk());
+  await(one);
+
+  FdTable fds;
+  ASSERT_THAT(old_side->AddFds(fds), IsOk());
+  VirtioDeviceSet* const new_side = Create(new_vmm, &fds);
+  ASSERT_NE(new_side, nullptr);
+  EXPECT_TRUE(fds.empty());
+  EXPECT_EQ(new_side->configs()[0].net.interface, interface);
+  old_side->Quiesce();
+  ASSERT_THAT(host.Send(two), IsOk());
+  guest.queue(0).Add({{kGpa, 2048, true}});
+  SectionRegistry old_sections, new_sections;
+  ASSERT_THAT(old_side->AddSections(old_sections), IsOk());
+  ASSERT_THAT(new_side->AddSections(new_sections), IsOk());
+  std::string state;
+  ContainerWriter writer(&state, StateIdentity{});
+  ASSERT_THAT(SaveSections(old_sections, Stage::kLate, writer), IsOk());
+  ASSERT_THAT(writer.Finish(), IsOk());
+  CPR_ASSERT_OK_AND_ASSIGN(const ContainerReader reader, ContainerReader::Parse(state));
+  ASSERT_THAT(LoadSections(new_sections, Stage::kLate, reader), IsOk());
+  ASSERT_THAT(ApplySections(new_sections, Stage::kLate), IsOk());
+  old_side->ReleaseToPeer(/*fds_went=*/true);
+  new_side->Resume();
+  while (!guest.queue(0).TakeUsed().has_value()) loop_->RunOnce(absl::InfiniteDuration());
+  EXPECT_EQ(guest.queue(0).Read(kGpa + Tap::kHeaderBytes, two.size()), two);
 }
 
 TEST_F(DeviceSetTest, ImageIsFreeOnceTheStateIsAllThatGoesOver) {

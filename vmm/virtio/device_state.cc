@@ -1,5 +1,7 @@
 #include "vmm/virtio/device_state.h"
 
+#include <algorithm>
+
 #include "libcpr/base/proto_fields.h"
 
 namespace cpr {
@@ -71,6 +73,22 @@ absl::StatusOr<VirtioBlkState> VirtioBlkStateFromProto(const v1::VirtioBlkState&
   VirtioBlkState state;
   CPR_ASSIGN_OR_RETURN(state.device, VirtioStateFromProto(proto.device()));
   CPR_TAKE_FIELD(proto, capacity_sectors, &state.capacity_sectors);
+  return state;
+}
+
+v1::VirtioNetState VirtioNetStateToProto(const VirtioNetState& state) {
+  v1::VirtioNetState proto;
+  *proto.mutable_device() = VirtioStateToProto(state.device);
+  proto.set_mac(state.mac.data(), state.mac.size());
+  return proto;
+}
+
+absl::StatusOr<VirtioNetState> VirtioNetStateFromProto(const v1::VirtioNetState& proto) {
+  VirtioNetState state;
+  CPR_ASSIGN_OR_RETURN(state.device, VirtioStateFromProto(proto.device()));
+  if (!proto.has_mac()) return absl::DataLossError("field 'mac' is missing");
+  if (proto.mac().size() != state.mac.size()) return absl::DataLossError("field 'mac' is out of range");
+  std::copy(proto.mac().begin(), proto.mac().end(), state.mac.begin());
   return state;
 }
 

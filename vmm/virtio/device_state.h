@@ -6,6 +6,7 @@
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/console.h"
 #include "vmm/virtio/device.h"
+#include "vmm/virtio/net.h"
 
 namespace cpr {
 
@@ -16,6 +17,9 @@ absl::StatusOr<VirtioState> VirtioStateFromProto(const v1::VirtioState& proto);
 
 v1::VirtioBlkState VirtioBlkStateToProto(const VirtioBlkState& state);
 absl::StatusOr<VirtioBlkState> VirtioBlkStateFromProto(const v1::VirtioBlkState& proto);
+
+v1::VirtioNetState VirtioNetStateToProto(const VirtioNetState& state);
+absl::StatusOr<VirtioNetState> VirtioNetStateFromProto(const v1::VirtioNetState& proto);
 
 v1::VirtioConsoleState VirtioConsoleStateToProto(const VirtioConsoleState& state);
 absl::StatusOr<VirtioConsoleState> VirtioConsoleStateFromProto(const v1::VirtioConsoleState& proto);

@@ -1,5 +1,6 @@
 // Every virtio device's state, through the suite that all of them must pass.
 
+#include <fcntl.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_console.h>
 #include <linux/virtio_pci.h>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "libcpr/base/io.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/testing/section_conformance.h"
 #include "libcpr/testing/temp_folder.h"
@@ -113,6 +115,47 @@ struct BlkTraits {
   }
 };
 INSTANTIATE_TYPED_TEST_SUITE_P(Blk, SectionConformance, BlkTraits);
+
+struct NetMachine {
+  GuestMemory memory = CreateTestMemory();
+  // Its frames go nowhere.
+  VirtioNet device{&memory, Tap(*OpenFile("/dev/null", O_RDWR), "tap0"), {0x52, 0x54, 0, 0x12, 0x34, 0x56}};
+};
+
+struct NetTraits {
+  using Object = NetMachine;
+  using Proto = v1::VirtioNetState;
+
+  static std::unique_ptr<NetMachine> Create() { return std::make_unique<NetMachine>(); }
+  static void Modify(NetMachine& machine) {
+    FakeGuest guest(&machine.memory, &machine.device);
+    guest.BringUp();
+    machine.device.Resume();
+    guest.queue(VirtioNet::kReceive).Add({{kDataGpa, 2048, true}});
+    guest.queue(VirtioNet::kTransmit).Add({{kDataGpa, 64, false}});
+    machine.device.Serve(VirtioNet::kTransmit);
+    machine.device.Quiesce();
+  }
+  static Proto Save(const NetMachine& machine) { return VirtioNetStateToProto(machine.device.Save()); }
+  static absl::Status Restore(NetMachine& machine, const Proto& proto) {
+    CPR_ASSIGN_OR_RETURN(const VirtioNetState state, VirtioNetStateFromProto(proto));
+    return machine.device.Restore(state);
+  }
+  static v1::VirtioState* Part(Proto& proto) { return proto.mutable_device(); }
+  static std::vector<Corruption<Proto>> Corruptions() {
+    std::vector<Corruption<Proto>> corruptions = {
+        {"a used queue that is off", [](Proto& p) { p.mutable_device()->mutable_queues(1)->set_enabled(false); }},
+        {"no device", [](Proto& p) { p.clear_device(); }},
+        {"another address", [](Proto& p) { p.set_mac("\x52\x54\1\x12\x34\x57", 6); }},
+        {"five bytes of address", [](Proto& p) { p.set_mac("RT412"); }}};
+    for (Corruption<Proto>& common : CommonCorruptions<Proto, &Part>()) {
+      // Its first queue is one that has received nothing.
+      if (common.name != "a used queue that is off") corruptions.push_back(std::move(common));
+    }
+    return corruptions;
+  }
+};
+INSTANTIATE_TYPED_TEST_SUITE_P(Net, SectionConformance, NetTraits);
 
 struct ConsoleMachine {
   GuestMemory memory = CreateTestMemory();

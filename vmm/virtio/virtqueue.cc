@@ -108,17 +108,17 @@ Virtqueue::Descriptor Virtqueue::ReadDescriptor(absl::Span<const uint8_t> table,
 
 uint16_t Virtqueue::AvailableIndex() const { return Field(rings_.available, kRingIndexAt).load(); }
 
-absl::StatusOr<bool> Virtqueue::HasAvailable() const {
+absl::StatusOr<uint16_t> Virtqueue::CountAvailable() const {
   const auto waiting = static_cast<uint16_t>(AvailableIndex() - state_.next_available);
   if (waiting > state_.size) {
     return Broken(absl::StrCat("the driver claims ", waiting, " requests in a queue of ", state_.size));
   }
-  return waiting > 0;
+  return waiting;
 }
 
 absl::StatusOr<std::optional<DescriptorChain>> Virtqueue::Pop() {
-  CPR_ASSIGN_OR_RETURN(const bool available, HasAvailable());
-  if (!available) return std::nullopt;
+  CPR_ASSIGN_OR_RETURN(const uint16_t available, CountAvailable());
+  if (available == 0) return std::nullopt;
   const size_t slot = state_.next_available % state_.size;
   Walk walk;
   walk.chain.head = Field(rings_.available, kRingEntriesAt + slot * sizeof(uint16_t)).load();
@@ -174,11 +174,15 @@ absl::Status Virtqueue::AddBuffer(const Descriptor& descriptor, Walk* walk) cons
   return absl::OkStatus();
 }
 
-void Virtqueue::Push(uint16_t head, uint32_t written_bytes) {
-  const RingUsedElement element = {.head = head, .written_bytes = written_bytes};
-  const size_t slot = state_.next_used % state_.size;
-  std::memcpy(rings_.used.data() + kRingEntriesAt + slot * sizeof(RingUsedElement), &element, sizeof(element));
-  Field(rings_.used, kRingIndexAt).store(++state_.next_used);
+void Virtqueue::Push(uint16_t head, uint32_t written_bytes) { Push({{head, written_bytes}}); }
+
+void Virtqueue::Push(absl::Span<const Used> used) {
+  for (const Used& one : used) {
+    const RingUsedElement element = {.head = one.head, .written_bytes = one.written_bytes};
+    const size_t slot = state_.next_used++ % state_.size;
+    std::memcpy(rings_.used.data() + kRingEntriesAt + slot * sizeof(RingUsedElement), &element, sizeof(element));
+  }
+  Field(rings_.used, kRingIndexAt).store(state_.next_used);
 }
 
 bool Virtqueue::TakeInterrupt() {
@@ -191,13 +195,15 @@ bool Virtqueue::TakeInterrupt() {
   return static_cast<uint16_t>(state_.next_used - event - 1) < static_cast<uint16_t>(state_.next_used - *before);
 }
 
-absl::StatusOr<bool> Virtqueue::ListenForMore() {
+absl::StatusOr<bool> Virtqueue::ListenForMore(uint16_t known) {
   if (features_.event_index) {
-    Field(rings_.used, kRingEntriesAt + state_.size * sizeof(RingUsedElement)).store(state_.next_available);
+    const auto next = static_cast<uint16_t>(state_.next_available + known);
+    Field(rings_.used, kRingEntriesAt + state_.size * sizeof(RingUsedElement)).store(next);
   } else {
     Field(rings_.used, kRingFlagsAt).store(0);
   }
-  return HasAvailable();
+  CPR_ASSIGN_OR_RETURN(const uint16_t available, CountAvailable());
+  return available > known;
 }
 
 void Virtqueue::SuppressNotifications() {

@@ -62,16 +62,25 @@ class Virtqueue {
 
   // The next request, if there is one. It stays the device's until Push.
   absl::StatusOr<std::optional<DescriptorChain>> Pop();
-  // kDataLoss: the driver claims more entries than the queue has.
-  absl::StatusOr<bool> HasAvailable() const;
-  // Gives a request back, `written_bytes` of its writable buffers filled.
+  // How many there are. kDataLoss: the driver claims more entries than the queue has.
+  absl::StatusOr<uint16_t> CountAvailable() const;
+  // The last `count` that were popped are the driver's again, and the next to be popped.
+  void Unpop(uint16_t count) { state_.next_available = static_cast<uint16_t>(state_.next_available - count); }
+  // Gives a request back, `written_bytes` of its writable buffers filled; or several, which the driver sees all at
+  // once.
+  struct Used {
+    uint16_t head = 0;
+    uint32_t written_bytes = 0;
+  };
   void Push(uint16_t head, uint32_t written_bytes);
+  void Push(absl::Span<const Used> used);
 
   // Whether the driver wants an interrupt for what was pushed since this was called last. After Create: always, as
   // whoever had the queue before may not have come to it.
   bool TakeInterrupt();
-  // Asks the driver for a notification of the next request. True: there is one already, look again.
-  absl::StatusOr<bool> ListenForMore();
+  // Asks the driver for a notification of the next request, or of the one after `known` that are known to be there.
+  // True: there is one already, look again.
+  absl::StatusOr<bool> ListenForMore(uint16_t known = 0);
   // Spares the driver notifications while the device is at work. A hint: some come nevertheless.
   void SuppressNotifications();
 
