@@ -1,11 +1,12 @@
 // The work of a Linux guest in the testbed's scenarios: all CPUs compute, a thread watches the clocks, and a line each
 // half second says how it goes:
 //
-//   work 12 rounds 4711,4702 gap_us 2310 bad 0
+//   work 12 rounds 4711,4702 gap_us 2310 bad 0 disk 120 stream 90112
 //
-// rounds: of the checksum, by CPU. gap_us: the longest that a clock's reader saw nothing pass, since the last line.
-// bad: what was found wrong so far; each has a line of its own, "bad: WHAT".
-// worker cpus N computes on the first N CPUs alone.
+// rounds: of the checksum, by CPU. gap_us: the longest that the clocks' reader did not run, by the guest's clock,
+// since the last line. bad: what was found wrong so far; each has a line of its own, "bad: WHAT". disk, stream: blocks
+// written and words that came back, if asked for: worker [cpus N] [disk PATH] [stream ADDRESS PORT]; cpus:
+// computes on the first N CPUs alone.
 
 #include <sched.h>
 #include <unistd.h>
@@ -21,6 +22,10 @@
 #include <thread>
 #include <vector>
 
+#include "tests/testbed/guest/disk_work.h"
+#include "tests/testbed/guest/finding.h"
+#include "tests/testbed/guest/stream_work.h"
+
 namespace {
 
 constexpr int64_t kSecondNs = 1'000'000'000;
@@ -29,13 +34,8 @@ constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kRealtimeStepNs = 1'000'000;
 
 constexpr unsigned kMaxCpus = 64;
-std::atomic<uint64_t> rounds[kMaxCpus], bad{0};
+std::atomic<uint64_t> rounds[kMaxCpus];
 std::atomic<int64_t> gap_ns{0};
-
-void Bad(const char* what, int64_t by_ns) {
-  ++bad;
-  std::printf("bad: %s by %" PRId64 " ns\n", what, by_ns);
-}
 
 int64_t Now(clockid_t clock) {
   timespec now = {};
@@ -62,7 +62,7 @@ void Compute(unsigned cpu) {
   std::vector<uint64_t> memory(64 << 10);
   const uint64_t expected = Checksum(memory, cpu);
   for (;; ++rounds[cpu]) {
-    if (Checksum(memory, cpu) != expected) Bad("checksum", 0);
+    if (Checksum(memory, cpu) != expected) cpr::Bad("checksum");
   }
 }
 
@@ -78,13 +78,14 @@ void WatchClocks() {
   std::optional<int64_t> offset = RealtimeOffset();
   for (;; ::usleep(200)) {
     const int64_t now = Now(CLOCK_MONOTONIC);
-    if (now < last) Bad("CLOCK_MONOTONIC went back", last - now);
+    if (now < last) cpr::Bad("CLOCK_MONOTONIC went back by " + std::to_string(last - now) + " ns");
     gap_ns = std::max(gap_ns.load(), now - last);
     last = now;
     const std::optional<int64_t> new_offset = RealtimeOffset();
     if (!new_offset) continue;
     const int64_t step = *new_offset - offset.value_or(*new_offset);
-    if (step < -kRealtimeStepNs || step > kRealtimeStepNs) Bad("CLOCK_REALTIME stepped", step);
+    if (step < -kRealtimeStepNs || step > kRealtimeStepNs)
+      cpr::Bad("CLOCK_REALTIME stepped by " + std::to_string(step) + " ns");
     offset = new_offset;
   }
 }
@@ -95,17 +96,52 @@ std::string Rounds(unsigned cpus) {
   return text;
 }
 
+// What it works on.
+struct Work {
+  unsigned cpus = std::min(std::thread::hardware_concurrency(), kMaxCpus);
+  std::optional<cpr::DiskWork> disk;
+  std::optional<cpr::StreamWork> stream;
+};
+
+// False: not what the usage says.
+bool Start(int argc, char** argv, Work& work) {
+  for (int i = 1; i < argc;) {
+    const std::string word = argv[i];
+    if (word == "cpus" && i + 1 < argc) {
+      work.cpus = std::min(work.cpus, static_cast<unsigned>(std::stoul(argv[i + 1])));
+      i += 2;
+    } else if (word == "disk" && i + 1 < argc) {
+      work.disk.emplace(argv[i + 1]);
+      i += 2;
+    } else if (word == "stream" && i + 2 < argc) {
+      work.stream.emplace(argv[i + 1], static_cast<uint16_t>(std::stoi(argv[i + 2])));
+      i += 3;
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
+
+void SayHowItGoes(const Work& work) {
+  for (int line = 1;; ++line) {
+    ::usleep(500'000);
+    std::printf("work %d rounds %s gap_us %" PRId64 " bad %" PRIu64 " disk %" PRIu64 " stream %" PRIu64 "\n", line,
+                Rounds(work.cpus).c_str(), gap_ns.exchange(0) / 1000, cpr::BadCount(),
+                work.disk ? work.disk->rounds() : 0, work.stream ? work.stream->words() : 0);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  unsigned cpus = std::min(std::thread::hardware_concurrency(), kMaxCpus);
-  if (argc == 3 && std::string(argv[1]) == "cpus") cpus = std::min(cpus, static_cast<unsigned>(std::stoul(argv[2])));
-  for (unsigned cpu = 0; cpu < cpus; ++cpu) std::thread(Compute, cpu).detach();
-  std::thread(WatchClocks).detach();
-  for (int line = 1;; ++line) {
-    ::usleep(500'000);
-    std::printf("work %d rounds %s gap_us %" PRId64 " bad %" PRIu64 "\n", line, Rounds(cpus).c_str(),
-                gap_ns.exchange(0) / 1000, bad.load());
+  Work work;
+  if (!Start(argc, argv, work)) {
+    std::fprintf(stderr, "usage: worker [cpus N] [disk PATH] [stream ADDRESS PORT]\n");
+    return 2;
   }
+  for (unsigned cpu = 0; cpu < work.cpus; ++cpu) std::thread(Compute, cpu).detach();
+  std::thread(WatchClocks).detach();
+  SayHowItGoes(work);
 }

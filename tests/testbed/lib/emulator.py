@@ -9,9 +9,10 @@ import subprocess
 import time
 
 # The TSC is the machine's own, but the clocks that Linux would compare it with are late whenever this machine is busy: it
-# must not be given up for that.
-_KERNEL_WORDS = ("console=ttyS0", "panic=-1", "quiet", "kvm.report_ignored_msrs=0", "tsc=reliable", "intel_iommu=on",
-                 "kho=on", "liveupdate=on")
+# must not be given up for that. Nor may Linux panic at boot because the first ticks of its timer are late
+# (no_timer_check).
+_KERNEL_WORDS = ("console=ttyS0", "panic=-1", "quiet", "kvm.report_ignored_msrs=0", "tsc=reliable", "no_timer_check",
+                 "intel_iommu=on", "kho=on", "liveupdate=on")
 _UNITS = {"M": 1 << 20, "G": 1 << 30}
 # The DIMM keeps its namespace's description here: the least that there may be, since Linux reads all of it, by 9 s for
 # 16 MiB. What is left must be a multiple of 16 MiB.
