@@ -88,19 +88,49 @@ migrate_to_file() {
   quit_vmm
 }
 
-# A guest that works all the time (tests/testbed/guest/worker.cc, among the scenario's files), its kernel's complaints watched.
+# make_working_guest [WORD...]: a guest that works all the time (tests/testbed/guest/worker.cc, among the scenario's files,
+# with these words), its kernel's complaints watched.
 make_working_guest() {
-  make_guest tests/testbed/guest/worker <<'TXT'
-worker &
+  make_guest tests/testbed/guest/worker <<TXT
+[ ! -e /sys/class/net/eth0 ] || { ip addr add 10.0.0.2/24 dev eth0 && ip link set eth0 up; }
+worker $* &
 while sleep 1; do
   complaints | sed 's/^/bad: /'
 done
 TXT
 }
+# A disk and a network for it, with a server at the other end, and the guest's words for them.
+disk_and_stream="disk /dev/vda stream 10.0.0.1 7007"
+add_disk_and_network() {
+  truncate -s 8M /tmp/disk.raw
+  debian /usr/bin/ip tuntap add dev tap0 mode tap
+  ip addr add 10.0.0.1/24 dev tap0
+  ip link set tap0 up
+  debian socat TCP-LISTEN:7007,reuseaddr,fork EXEC:cat &
+  machine="$machine -drive if=none,id=d0,format=raw,file=/tmp/disk.raw -device virtio-blk-pci,drive=d0"
+  machine="$machine -netdev tap,id=n0,ifname=tap0,script=no,downscript=no${1:+,$1} -device virtio-net-pci,netdev=n0"
+}
+
 work_lines() { grep -c '^work ' $serial || true; }
-# works_on WHAT: the guest works on, and nothing has gone wrong in it.
+# Of the last line that is whole.
+work_done() { sed -n 's/^work .* disk \([0-9]*\) stream \([0-9]*\)[^0-9]/\1 \2/p' $serial | tail -n 1; }
+# moved_on DISK STREAM: what was under way then has got further.
+moved_on() {
+  # shellcheck disable=SC2046
+  set -- "$@" $(work_done)
+  { [ "$1" = 0 ] || [ "$3" -gt "$1" ]; } && { [ "$2" = 0 ] || [ "$4" -gt "$2" ]; }
+}
+# works_on WHAT: the guest works on, at all that it does, and nothing has gone wrong in it.
 works_on() {
+  before=$(work_done)
   said "work $(($(work_lines) + 2)) "
+  tries=0
+  # shellcheck disable=SC2086
+  until moved_on $before; do
+    tries=$((tries + 1))
+    [ $tries -lt 300 ] || { tail -n 40 $serial; fail "$1: disk and stream are still at $before"; }
+    sleep 0.2
+  done
   ! grep '^bad' $serial || fail "$1: see above"
 }
 # The longest gap that the guest saw since line N, in ms.

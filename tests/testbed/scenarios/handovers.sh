@@ -1,9 +1,11 @@
-# Ten cpr-transfers, then ten cpr-execs in the same process, in a row: a working Linux guest and a client of its serial port notice nothing.
+# Ten cpr-transfers, then ten cpr-execs in the same process: a Linux guest at work on CPUs, disk and network, and a client of its serial port, notice nothing.
 #: files vmm/cpr-vmm tests/testbed/guest/worker
 #: memory 3G
 #: seconds 600
 
-make_working_guest
+# shellcheck disable=SC2086
+make_working_guest $disk_and_stream
+add_disk_and_network
 
 still_connected() { kill -0 "$client" || fail "$1: the serial port's client was cut off"; }
 

@@ -3,7 +3,9 @@
 #: memory 3G
 #: seconds 600
 
-make_working_guest
+# shellcheck disable=SC2086
+make_working_guest $disk_and_stream
+add_disk_and_network
 
 reboot_vmm() {
   migrate_to_file /tmp/vm.state "$1"
