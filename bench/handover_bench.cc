@@ -107,8 +107,10 @@ void BM_Fsync(benchmark::State& state) {
   SetCounters(state, samples);
 }
 
-void Register(const std::string& name, Mode mode, int ram_mib, int touched_mib, int handovers) {
-  benchmark::RegisterBenchmark(absl::StrCat("BM_Handover/", name).c_str(),
+// `round`: added to the benchmark's name, not to that of its series.
+void Register(const std::string& name, Mode mode, int ram_mib, int touched_mib, int handovers,
+              const std::string& round = "") {
+  benchmark::RegisterBenchmark(absl::StrCat("BM_Handover/", name, round).c_str(),
                                [=](benchmark::State& state) { RunHandovers(state, name, mode, ram_mib, touched_mib); })
       ->Iterations(handovers)
       ->UseManualTime()
@@ -121,6 +123,17 @@ constexpr int kSmokeHandovers = 5;  // at most this many: no guest of GiBs
 
 std::string GrowthName(int touched_mib) { return absl::StrCat("exec_touched_", touched_mib / 1024, "GiB"); }
 
+// Up and down again: a machine is slower in some minutes than in others, which would look like growth otherwise.
+void RegisterGrowth(int handovers) {
+  std::vector<int> sizes_mib(std::begin(kGrowthTouchedMib), std::end(kGrowthTouchedMib));
+  for (const char* round : {"/up", "/down"}) {
+    for (const int touched_mib : sizes_mib) {
+      Register(GrowthName(touched_mib), Mode::kExec, kGrowthRamMib, touched_mib, handovers, round);
+    }
+    std::reverse(sizes_mib.begin(), sizes_mib.end());
+  }
+}
+
 // `handovers` 0: as many as give a p99 worth the name.
 void RegisterAll(int handovers) {
   const auto count = [handovers](int usual) { return handovers != 0 ? handovers : usual; };
@@ -132,9 +145,7 @@ void RegisterAll(int handovers) {
       ->UseManualTime()
       ->Unit(benchmark::kMillisecond);
   if (handovers != 0 && handovers <= kSmokeHandovers) return;
-  for (const int touched_mib : kGrowthTouchedMib) {
-    Register(GrowthName(touched_mib), Mode::kExec, kGrowthRamMib, touched_mib, count(20));
-  }
+  RegisterGrowth(count(20));
 }
 
 void PrintLine(const std::string& name, const Samples& samples, const std::string& target) {
