@@ -34,9 +34,11 @@ enum class ClockRule {
 
 // Sets the VM's clock to `state` plus what has passed since, and returns what must be added (modulo 2^64) to every
 // vCPU's VcpuState::tsc_offset before RestoreVcpu: 0 under kSameKernel. All vCPUs must exist and none may have run: a
-// later KVM_SET_CLOCK has hung guests for minutes. Under kSameKernel it may be called before the pause, with a clock
-// read from the running guest: the clock then simply goes on. kNewKernel supposes a CLOCK_REALTIME that is right on
-// both sides, and a guest TSC that is not scaled. kFailedPrecondition: kNewKernel and `state` has no tsc_khz.
+// later KVM_SET_CLOCK has hung guests for minutes. From here to the first KVM_RUN the clock goes by
+// CLOCK_MONOTONIC_RAW, whose rate is not quite that of the TSC as KVM knows it (5 to 55 ppm apart, on emulated hosts):
+// the sooner the run comes, the better. So under kSameKernel it is best the last thing restored. kNewKernel supposes a
+// CLOCK_REALTIME that is right on both sides, and a guest TSC that is not scaled. kFailedPrecondition: kNewKernel and
+// `state` has no tsc_khz.
 absl::StatusOr<uint64_t> RestoreClock(Vm& vm, const ClockState& state, ClockRule rule, const HostCaps& caps);
 
 }  // namespace cpr::kvm

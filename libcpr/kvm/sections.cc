@@ -72,10 +72,19 @@ class Staging {
 
   absl::Status Restore() {
     const HostCaps& caps = guest_.system->caps();
-    CPR_ASSIGN_OR_RETURN(const uint64_t more, RestoreClock(*guest_.vm, vm_.clock, clock_rule_, caps));
-    for (VcpuState& vcpu : vcpus_) vcpu.tsc_offset += more;
+    if (clock_rule_ == ClockRule::kNewKernel) CPR_RETURN_IF_ERROR(MoveClockToThisKernel());
     CPR_RETURN_IF_ERROR(RestoreVcpus(guest_.vcpus, vcpus_, caps, guest_.run));
-    return RestoreVm(*guest_.vm, vm_, guest_.config->vm, *guest_.routes);
+    CPR_RETURN_IF_ERROR(RestoreVm(*guest_.vm, vm_, guest_.config->vm, *guest_.routes));
+    return RestoreClock(*guest_.vm, vm_.clock, ClockRule::kSameKernel, caps).status();
+  }
+
+  // The clock's state is then what it would be if it had been saved here, now.
+  absl::Status MoveClockToThisKernel() {
+    CPR_ASSIGN_OR_RETURN(const uint64_t more, RestoreClock(*guest_.vm, vm_.clock, clock_rule_, guest_.system->caps()));
+    for (VcpuState& vcpu : vcpus_) vcpu.tsc_offset += more;
+    CPR_ASSIGN_OR_RETURN(vm_.clock, SaveClock(*guest_.vm, vm_.clock.tsc_khz));
+    vm_.clock.master_clock = true;  // the offsets tie it to the TSC, though KVM itself begins to with the first KVM_RUN
+    return absl::OkStatus();
   }
 
   const GuestParts guest_;

@@ -47,7 +47,7 @@ absl::Status AddConfigSection(GuestConfig* config, SectionRegistry& sections);
 
 // The late sections, both to save and to load. Saving wants the vCPUs stopped, as SaveVm and SaveVcpu do; all of it is
 // read at once, when the first section is saved. Restoring wants a new VM whose vCPUs have not run: everything is
-// loaded before the first ioctl, then clock, vCPUs and VM are restored in that order (docs/ordering.md), the clock by
+// loaded before the first ioctl, then vCPUs, VM and clock are restored in that order (docs/ordering.md), the clock by
 // the kernel that it was saved on. `plan` is for saving alone.
 absl::Status AddStateSections(GuestParts guest, VcpuSavePlan plan, SectionRegistry& sections);
 

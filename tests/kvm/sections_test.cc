@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -16,11 +17,14 @@
 namespace cpr::kvm {
 namespace {
 
+using ::cpr::testing::HonoursTscOffset;
 using ::cpr::testing::IsOk;
 using ::cpr::testing::kRamBytes;
 using ::cpr::testing::MakeTestVm;
 using ::cpr::testing::RunToPort;
+using ::cpr::testing::StatusIs;
 using ::cpr::testing::TestVm;
+using ::testing::HasSubstr;
 using ::testing::Not;
 
 constexpr uint8_t kCountAx[] = {0x40, 0xe7, 0x80, 0xeb, 0xfb};  // again: inc ax; out 0x80, ax; jmp again
@@ -57,18 +61,60 @@ class SectionsTest : public ::testing::Test {
     return bytes;
   }
 
-  absl::Status Restore(const std::string& bytes, TestVm& vm) {
+  absl::Status Restore(const std::string& bytes, TestVm& vm) { return Restore(bytes, PartsOf(vm)); }
+
+  static absl::Status Restore(const std::string& bytes, GuestParts parts) {
     CPR_ASSIGN_OR_RETURN(const ContainerReader reader, ContainerReader::Parse(bytes));
     SectionRegistry sections;
-    CPR_RETURN_IF_ERROR(AddStateSections(PartsOf(vm), /*plan=*/{}, sections));
+    CPR_RETURN_IF_ERROR(AddStateSections(std::move(parts), /*plan=*/{}, sections));
     CPR_RETURN_IF_ERROR(LoadSections(sections, Stage::kLate, reader));
     return ApplySections(sections, Stage::kLate);
+  }
+
+  // Restores into a VM whose clock is set an hour ahead while the vCPUs are restored; how far ahead it is at the end.
+  absl::StatusOr<absl::Duration> ClockErrorAfterRestore() {
+    CPR_ASSIGN_OR_RETURN(TestVm from, Make());
+    CPR_RETURN_IF_ERROR(testing::LoadRealModeCode(from.vcpu(), ram_, kCountAx));
+    CPR_ASSIGN_OR_RETURN(const std::string bytes, Save(from));
+    CPR_ASSIGN_OR_RETURN(TestVm to, Make());
+    GuestParts parts = PartsOf(to);
+    absl::Status set;
+    parts.run = [&](size_t count, absl::FunctionRef<void(size_t)> task) {
+      kvm_clock_data ahead = {};
+      ahead.clock = static_cast<uint64_t>(absl::ToInt64Nanoseconds(absl::Hours(1)));
+      set = to.vm.SetClock(ahead);
+      RunInCaller(count, task);
+    };
+    CPR_RETURN_IF_ERROR(Restore(bytes, std::move(parts)));
+    CPR_RETURN_IF_ERROR(set);
+    CPR_ASSIGN_OR_RETURN(const kvm_clock_data old_clock, from.vm.Clock());
+    CPR_ASSIGN_OR_RETURN(const kvm_clock_data new_clock, to.vm.Clock());
+    return absl::Nanoseconds(static_cast<int64_t>(new_clock.clock - old_clock.clock));
   }
 
   std::optional<System> system_;
   Mapping ram_;
   GuestConfig config_;
 };
+
+// Until a vCPU runs, kvm-clock goes by CLOCK_MONOTONIC_RAW, which may be parts in 10000 faster or slower than the TSC
+// as KVM knows it: what passes between the two is an error of the guest's clock.
+TEST_F(SectionsTest, TheClockIsSetAfterTheVcpus) {
+  CPR_ASSERT_OK_AND_ASSIGN(const absl::Duration ahead, ClockErrorAfterRestore());
+  EXPECT_LT(absl::AbsDuration(ahead), absl::Minutes(1));
+}
+
+TEST_F(SectionsTest, TheClockIsSetAfterTheVcpusUnderANewKernel) {
+  config_.host_boot_id = "of another boot";
+  const absl::StatusOr<absl::Duration> ahead = ClockErrorAfterRestore();
+  CPR_ASSERT_OK_AND_ASSIGN(TestVm vm, Make());
+  if (!HonoursTscOffset(vm.vcpu())) {  // then no guest can go to a new kernel
+    EXPECT_THAT(ahead.status(), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("KVM_VCPU_TSC_OFFSET")));
+    return;
+  }
+  ASSERT_THAT(ahead.status(), IsOk());
+  EXPECT_LT(absl::AbsDuration(*ahead), absl::Minutes(1));
+}
 
 TEST_F(SectionsTest, TheGuestGoesOnInTheNewVm) {
   CPR_ASSERT_OK_AND_ASSIGN(TestVm from, Make());

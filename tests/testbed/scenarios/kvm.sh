@@ -1,6 +1,6 @@
 # Our KVM tests where KVM has hardware under it: real SVM with TSC offsets, nested state, a master clock.
 # Arguments: a command in place of the tests.
-#: files tests/kvm/wrappers_test tests/kvm/vcpu_state_test tests/kvm/vm_state_test tests/kvm/clock_test
+#: files tests/kvm/wrappers_test tests/kvm/vcpu_state_test tests/kvm/vm_state_test tests/kvm/clock_test tests/kvm/sections_test
 #: files tests/kvm/timer_test tests/kvm/machine_test tests/kvm/handover_test
 #: files tests/guest/payload_test tests/guest/payload.elf vmm/cpr-vmm
 #: seconds 900
@@ -8,7 +8,7 @@
 if [ $# != 0 ]; then
   exec "$@"
 fi
-for test in wrappers vcpu_state vm_state clock timer; do
+for test in wrappers vcpu_state vm_state clock sections timer; do
   ./tests/kvm/${test}_test
 done
 # Left out: 64 vCPUs, which take too long in software; ring 3 that writes to an APIC's page, which KVM cannot carry out there
