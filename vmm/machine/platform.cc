@@ -1,5 +1,7 @@
 #include "vmm/machine/platform.h"
 
+#include <cstdio>
+#include <string>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -11,6 +13,8 @@ namespace {
 
 constexpr uint64_t kCom1Port = 0x3f8;
 constexpr unsigned kCom1Irq = 4;
+
+void Warn(const std::string& text) { std::fprintf(stderr, "cpr-vmm: %s\n", text.c_str()); }
 
 BusHandler ByteHandler(std::function<uint8_t(uint64_t)> read, std::function<void(uint64_t, uint8_t)> write) {
   return {.read = [read = std::move(read)](uint64_t offset, unsigned) -> uint64_t { return read(offset); },
@@ -127,7 +131,8 @@ absl::Status Platform::AddDevices() {
                                                           .loop = parameters_.loop,
                                                           .host = pci_.get(),
                                                           .router = &interrupt_routes_,
-                                                          .doorbell = doorbell},
+                                                          .doorbell = doorbell,
+                                                          .warn = Warn},
                                                          parameters_.devices, parameters_.fds));
   return absl::OkStatus();
 }

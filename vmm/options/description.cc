@@ -107,6 +107,7 @@ std::vector<VirtioDeviceConfig> WithChardevsOf(const std::vector<VirtioDeviceCon
     device.id = DeviceIn(device.slot, given)->id;
     device.net.netdev_id = DeviceIn(device.slot, given)->net.netdev_id;
     device.net.fd = DeviceIn(device.slot, given)->net.fd;
+    device.net.vhost_fd = DeviceIn(device.slot, given)->net.vhost_fd;
   }
   return saved;
 }

@@ -146,6 +146,9 @@ TEST(DescriptionTest, ComparesDevicesByTheirSlots) {
 TEST(DescriptionTest, ComparesNetworkDevices) {
   const MachineDescription saved = DescribeMachine(
       Parse("-netdev tap,id=n,ifname=tap0,script=no,downscript=no -device virtio-net-pci,netdev=n -kernel /k"));
+  const std::string vhost = "-incoming defer -netdev tap,id=m,fd=7,vhostfd=8 -device virtio-net-pci,netdev=m";
+  EXPECT_THAT(DescribeDifferences(DescribeGiven(Parse(vhost)), saved),
+              ElementsAre("-device in PCI slot 1: vhost is on, the machine has off"));
   const std::string fd = "-incoming defer -netdev tap,id=m,fd=7 -device virtio-net-pci,netdev=m";
   EXPECT_THAT(DescribeDifferences(DescribeGiven(Parse(fd)), saved), IsEmpty());
   CPR_ASSERT_OK_AND_ASSIGN(const MachineDescription joined, JoinDescriptions(DescribeGiven(Parse(fd)), saved));

@@ -137,6 +137,7 @@ class Resolver {
                .interface = found->interface,
                .fd = found->fd,
                .vhost = found->vhost,
+               .vhost_fd = found->vhost_fd,
                .mac = device.mac.value_or(mac)};
     return absl::OkStatus();
   }

@@ -85,6 +85,25 @@ TEST(DeviceOptionTest, NetworkDevicesHaveTheirTaps) {
             (VirtioNetConfig{.netdev_id = "m", .fd = 7, .mac = {0x52, 0x54, 0, 0xab, 0xcd, 0xef}}));
 }
 
+TEST(DeviceOptionTest, KernelMayMoveTheFrames) {
+  const struct {
+    const char* words;
+    bool vhost;
+    int fd;
+  } kCases[] = {{"", false, -1},
+                {",vhost=off", false, -1},
+                {",vhost=on", true, -1},
+                {",vhost=on,vhostfd=9", true, 9},
+                {",vhostfd=9", true, 9}};
+  for (const auto& c : kCases) {
+    CPR_ASSERT_OK_AND_ASSIGN(const Options options,
+                             Parse(absl::StrCat("-netdev tap,id=n,fd=7", c.words, " -device virtio-net-pci,netdev=n")));
+    ASSERT_EQ(options.devices.size(), 1u);
+    EXPECT_EQ(options.devices[0].net.vhost, c.vhost) << c.words;
+    EXPECT_EQ(options.devices[0].net.vhost_fd, c.fd) << c.words;
+  }
+}
+
 TEST(DeviceOptionTest, RefusesByName) {
   const struct {
     std::string line, message;
@@ -112,6 +131,10 @@ TEST(DeviceOptionTest, RefusesByName) {
        "-netdev tap,id=n,fd=3,script=no: ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, fds=, and "
        "vhostfds= are invalid with fd="},
       {"-netdev tap,id=n,fd=three", "-netdev tap,id=n,fd=three: File descriptor named 'three' has not been found"},
+      {"-netdev tap,id=n,fd=3,vhostfd=x",
+       "-netdev tap,id=n,fd=3,vhostfd=x: File descriptor named 'x' has not been found"},
+      {"-netdev tap,id=n,fd=3,vhost=off,vhostfd=4",
+       "-netdev tap,id=n,fd=3,vhost=off,vhostfd=4: vhostfd(s)= is not valid without vhost"},
       {"-device virtio-rng-pci,max-bytes=1",
        "-device virtio-rng-pci,max-bytes=1: Property 'virtio-rng-pci.max-bytes' not found"},
       {"-device virtio-blk-pci", "-device virtio-blk-pci: drive property not set"},

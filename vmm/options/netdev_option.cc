@@ -17,14 +17,31 @@ constexpr size_t kMaxInterfaceName = 15;  // IFNAMSIZ less its NUL
 
 absl::Status Invalid(const std::string& text) { return absl::InvalidArgumentError(text); }
 
+// An fd's.
+int ReadNumber(const std::string& text, ArgReader* args) {
+  int fd = -1;
+  if (!absl::SimpleAtoi(text, &fd) || fd < 0) {
+    args->Fail(Invalid(absl::StrCat("File descriptor named '", text, "' has not been found")));
+  }
+  return fd;
+}
+
 void ReadFd(const std::string& text, ArgReader* args, NetdevOption* netdev) {
   if (!netdev->interface.empty() || args->String("script").has_value() || args->String("downscript").has_value()) {
     args->Fail(Invalid(
         "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, fds=, and vhostfds= are invalid with fd="));
   }
-  if (!absl::SimpleAtoi(text, &netdev->fd) || netdev->fd < 0) {
-    args->Fail(Invalid(absl::StrCat("File descriptor named '", text, "' has not been found")));
-  }
+  netdev->fd = ReadNumber(text, args);
+}
+
+// As in QEMU an fd asks for vhost by itself.
+void ReadVhost(ArgReader* args, NetdevOption* netdev) {
+  const std::optional<bool> vhost = args->Bool("vhost");
+  const std::optional<std::string> fd = args->String("vhostfd");
+  netdev->vhost = vhost.value_or(fd.has_value());
+  if (!fd.has_value()) return;
+  if (!netdev->vhost) args->Fail(Invalid("vhostfd(s)= is not valid without vhost"));
+  netdev->vhost_fd = ReadNumber(*fd, args);
 }
 
 void ReadScripts(ArgReader* args) {
@@ -47,14 +64,13 @@ absl::StatusOr<NetdevOption> ParseNetdev(absl::string_view argument) {
   if (netdev.interface.size() > kMaxInterfaceName) {
     args.Fail(Invalid(absl::StrCat("Parameter 'ifname' expects at most ", kMaxInterfaceName, " bytes")));
   }
-  netdev.vhost = args.Bool("vhost").value_or(false);
+  ReadVhost(&args, &netdev);
   if (const auto fd = args.String("fd")) {
     ReadFd(*fd, &args, &netdev);
   } else {
     ReadScripts(&args);
   }
   CPR_RETURN_IF_ERROR(args.Finish());
-  if (netdev.vhost) return Invalid("vhost=on is not supported by this program yet");
   return netdev;
 }
 

@@ -16,6 +16,7 @@ struct NetdevOption {
   std::string interface;  // empty: `fd` knows, or the kernel finds a name
   int fd = -1;
   bool vhost = false;
+  int vhost_fd = -1;  // of /dev/vhost-net, in this process; -1: to be opened
 };
 
 // Parses the option's argument. Scripts are not run: with a name, both must be switched off. kInvalidArgument with

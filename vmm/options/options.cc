@@ -61,8 +61,8 @@ constexpr OptionEntry kOptions[] = {
      "a disk image for a virtio-blk-pci; if=virtio makes that, too"},
     {"blockdev", "file|host_device,node-name=ID,filename=P[,read-only=on|off] or raw,node-name=ID,file=ID",
      &ParseBlockdevOption, "the same, as a node of QEMU's block layer"},
-    {"netdev", "tap,id=ID,ifname=NAME,script=no,downscript=no or tap,id=ID,fd=N", &ParseNetdevOption,
-     "the host's end of a virtio-net-pci"},
+    {"netdev", "tap,id=ID,ifname=NAME,script=no,downscript=no or tap,id=ID,fd=N, either [,vhost=on|off][,vhostfd=N]",
+     &ParseNetdevOption, "the host's end of a virtio-net-pci"},
     {"device",
      "virtio-blk-pci,drive=ID[,serial=TEXT]|virtio-net-pci,netdev=ID[,mac=MAC]|virtio-serial-pci|virtio-rng-pci"
      "[,id=ID][,addr=SLOT]",

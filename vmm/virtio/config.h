@@ -28,6 +28,7 @@ struct VirtioNetConfig {
   std::string interface;  // the tap's; empty: `fd` knows, or the kernel finds a name
   int fd = -1;            // of a tap, in this process; -1: to be opened by name
   bool vhost = false;     // frames are the kernel's business
+  int vhost_fd = -1;      // of /dev/vhost-net, in this process; -1: to be opened
   MacAddress mac = {};
 
   friend bool operator==(const VirtioNetConfig&, const VirtioNetConfig&) = default;

@@ -96,6 +96,7 @@ void VirtioDevice::Activate() {
     Notify(i);
   }
   OnActivate();
+  Start();
 }
 
 Virtqueue::Features VirtioDevice::QueueFeatures(uint64_t driver_features) const {
@@ -103,8 +104,23 @@ Virtqueue::Features VirtioDevice::QueueFeatures(uint64_t driver_features) const 
           .indirect = (driver_features & Bit(kRingFeatureIndirect)) != 0};
 }
 
+void VirtioDevice::Start() {
+  const bool up = (state_.status & VIRTIO_CONFIG_S_DRIVER_OK) != 0;
+  const bool broken = (state_.status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0;
+  if (started_ || holds_ > 0 || !up || broken) return;
+  started_ = true;
+  elsewhere_ = OnStart();
+}
+
+void VirtioDevice::Unhold() {
+  --holds_;
+  Start();
+}
+
 void VirtioDevice::Hold() {
   ++holds_;
+  started_ = false;
+  if (std::exchange(elsewhere_, false)) OnStop();
   while (requests_ > 0) idle_.Wait(&mutex_);
 }
 
@@ -120,7 +136,7 @@ void VirtioDevice::Reset() {
   for (const uint16_t size : traits_.queue_sizes) state_.queues.push_back({.size = size});
   for (auto& queue : queues_) queue.reset();
   OnReset();
-  --holds_;
+  Unhold();
 }
 
 void VirtioDevice::Break() {
@@ -163,9 +179,10 @@ Virtqueue* VirtioDevice::active_queue(unsigned index) {
 }
 
 void VirtioDevice::Serve(unsigned index) {
+  MutexLock lock(&mutex_);
+  if (elsewhere_) return;
   uint64_t count;
   [[maybe_unused]] const ssize_t ignored = ::read(notify_fds_[index].get(), &count, sizeof(count));
-  MutexLock lock(&mutex_);
   if (!ServeSome(index).ok()) Break();
 }
 
@@ -194,6 +211,16 @@ void VirtioDevice::SignalQueue(unsigned index) {
   }
 }
 
+absl::StatusOr<int> VirtioDevice::QueueEventfd(unsigned index) {
+  if (!interrupts_.queue_eventfd) return -1;
+  return interrupts_.queue_eventfd(index);
+}
+
+void VirtioDevice::InterruptMoved(unsigned queue) {
+  MutexLock lock(&mutex_);
+  if (elsewhere_) OnInterruptMoved(queue);
+}
+
 void VirtioDevice::SignalConfig() {
   ++state_.config_generation;
   if ((state_.status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 && interrupts_.config) interrupts_.config();
@@ -208,7 +235,7 @@ void VirtioDevice::Quiesce() {
 void VirtioDevice::Resume() {
   MutexLock lock(&mutex_);
   if (!std::exchange(quiesced_, false)) return;
-  --holds_;
+  Unhold();
   for (unsigned i = 0; i < queue_count(); ++i) {
     // An interrupt of the VMM before this one may have been on its way when the guest was saved.
     SignalQueue(i);
@@ -256,16 +283,17 @@ void VirtioDevice::RestoreVirtio(const VirtioState& state) {
   state_ = state;
   for (auto& queue : queues_) queue.reset();
   OnReset();
-  --holds_;
   const bool broken = (state.status & VIRTIO_CONFIG_S_NEEDS_RESET) != 0;
-  if ((state.status & VIRTIO_CONFIG_S_DRIVER_OK) == 0 || broken) return;
-  for (unsigned i = 0; i < queue_count(); ++i) {
-    if (!state.queues[i].enabled) continue;
-    auto queue = Virtqueue::Create(memory_, state.queues[i], QueueFeatures(state.driver_features));
-    if (queue.ok()) queues_[i].emplace(*std::move(queue));
-    if (!quiesced_) Notify(i);
+  if ((state.status & VIRTIO_CONFIG_S_DRIVER_OK) != 0 && !broken) {
+    for (unsigned i = 0; i < queue_count(); ++i) {
+      if (!state.queues[i].enabled) continue;
+      auto queue = Virtqueue::Create(memory_, state.queues[i], QueueFeatures(state.driver_features));
+      if (queue.ok()) queues_[i].emplace(*std::move(queue));
+      if (!quiesced_) Notify(i);
+    }
+    OnActivate();
   }
-  OnActivate();
+  Unhold();
 }
 
 }  // namespace cpr

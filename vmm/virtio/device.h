@@ -8,6 +8,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "libcpr/base/mutex.h"
 #include "libcpr/base/unique_fd.h"
@@ -45,6 +46,9 @@ class VirtioDevice {
   struct Interrupts {
     std::function<void(unsigned queue)> queue;
     std::function<void()> config;
+    // The eventfd (lent) that stands for the first, for those who do not come by here; -1: the driver wants none.
+    // Empty: there are none.
+    std::function<absl::StatusOr<int>(unsigned queue)> queue_eventfd = nullptr;
   };
 
   // `memory` must outlive the device.
@@ -59,6 +63,8 @@ class VirtioDevice {
 
   // Before the guest runs.
   void Connect(Interrupts interrupts);
+  // What `queue_eventfd` would say of `queue` has changed.
+  void InterruptMoved(unsigned queue);
 
   // The driver's registers.
   uint8_t status() const;
@@ -80,7 +86,8 @@ class VirtioDevice {
   int notify_fd(unsigned queue) const { return notify_fds_[queue].get(); }
   // As if notified. Thread-safe, never waits.
   void Notify(unsigned queue);
-  // Serves what is in `queue`, for a bounded time: if there is more it notifies itself. Takes the notification.
+  // Serves what is in `queue`, for a bounded time: if there is more it notifies itself. Takes the notification. Does
+  // nothing if somebody else serves it.
   void Serve(unsigned queue);
 
   // Takes no request from here to Resume, and waits for those under way.
@@ -98,10 +105,13 @@ class VirtioDevice {
 
   // The queue, if the driver is up and it is enabled.
   Virtqueue* active_queue(unsigned index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t settled_features() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return state_.driver_features; }
   bool has_feature(unsigned bit) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Interrupts the driver if it wants that.
   void SignalQueue(unsigned index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SignalConfig() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Interrupts::queue_eventfd's answer.
+  absl::StatusOr<int> QueueEventfd(unsigned index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Break() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   enum class Served {
@@ -117,6 +127,14 @@ class VirtioDevice {
   virtual void OnReset() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
   // The driver is up with the features it wants: it has said so, or had before its state was restored.
   virtual void OnActivate() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
+  // The driver is up, and nothing keeps its requests from being served: until OnStop. True: somebody else serves them,
+  // and hears the notifications.
+  virtual bool OnStart() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return false; }
+  // After an OnStart that was true: they have to be done with what they have begun when this returns, and the queues
+  // have to know how far they have come.
+  virtual void OnStop() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
+  // While somebody else serves the queues.
+  virtual void OnInterruptMoved(unsigned) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
   virtual std::vector<uint8_t> Config() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return {}; }
   virtual void WriteOwnConfig(uint64_t, absl::Span<const uint8_t>) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
 
@@ -130,6 +148,8 @@ class VirtioDevice {
   Virtqueue::Features QueueFeatures(uint64_t driver_features) const;
   // Takes no request until Unhold, and waits for those under way.
   void Hold() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Unhold() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Start() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Reset() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Activate() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The queue, if it is active and may be served now.
@@ -146,7 +166,9 @@ class VirtioDevice {
   std::vector<std::optional<Virtqueue>> queues_ ABSL_GUARDED_BY(mutex_);
   int holds_ ABSL_GUARDED_BY(mutex_) = 1;
   bool quiesced_ ABSL_GUARDED_BY(mutex_) = true;
-  int requests_ ABSL_GUARDED_BY(mutex_) = 0;  // under way, without the lock
+  bool started_ ABSL_GUARDED_BY(mutex_) = false;    // between OnStart and what ends it
+  bool elsewhere_ ABSL_GUARDED_BY(mutex_) = false;  // somebody else serves the queues
+  int requests_ ABSL_GUARDED_BY(mutex_) = 0;        // under way, without the lock
   CondVar idle_;
 };
 

@@ -23,7 +23,7 @@ namespace {
 
 using Kind = VirtioDeviceConfig::Kind;
 
-constexpr char kDiskFd[] = "virtio-disk", kTapFd[] = "virtio-tap";
+constexpr char kDiskFd[] = "virtio-disk", kTapFd[] = "virtio-tap", kVhostFd[] = "virtio-vhost-net";
 constexpr char kBlk[] = "virtio-blk", kConsole[] = "virtio-serial", kRng[] = "virtio-rng", kNet[] = "virtio-net",
                kTransport[] = "virtio-pci", kPortChardev[] = "virtio-port-chardev";
 constexpr uint32_t kVersion = 1;
@@ -105,6 +105,36 @@ absl::StatusOr<DiskImage> OpenWhenUnlocked(const DiskImage::Config& config) {
   return image;
 }
 
+// An fd that the command line has given stays for a second attempt, and not for programs started from here.
+void KeepFromPrograms(int fd) { ::fcntl(fd, F_SETFD, FD_CLOEXEC); }
+
+absl::StatusOr<Tap> MakeTap(const VirtioNetConfig& config, uint32_t instance, FdTable* fds) {
+  if (fds != nullptr && fds->Has(kTapFd, instance)) {
+    CPR_ASSIGN_OR_RETURN(UniqueFd fd, fds->Take(kTapFd, instance, FdKind::kTap));
+    return Tap::Adopt(std::move(fd));
+  }
+  if (config.fd < 0) return Tap::Create(config.interface);
+  CPR_ASSIGN_OR_RETURN(UniqueFd fd, DupFd(config.fd));
+  absl::StatusOr<Tap> tap = Tap::Adopt(std::move(fd));
+  if (!tap.ok()) return Annotate(tap.status(), absl::StrCat("fd=", config.fd));
+  KeepFromPrograms(config.fd);
+  return tap;
+}
+
+absl::StatusOr<VhostNet> MakeVhost(const VirtioNetConfig& config, uint32_t instance, FdTable* fds,
+                                   const VhostNet::IoctlFunction& ioctl) {
+  if (fds != nullptr && fds->Has(kVhostFd, instance)) {
+    CPR_ASSIGN_OR_RETURN(UniqueFd fd, fds->Take(kVhostFd, instance, FdKind::kVhost));
+    return VhostNet::Adopt(std::move(fd), ioctl);
+  }
+  absl::StatusOr<UniqueFd> fd = config.vhost_fd < 0 ? VhostNet::Open() : DupFd(config.vhost_fd);
+  if (!fd.ok()) return fd.status();
+  absl::StatusOr<VhostNet> vhost = VhostNet::Create(*std::move(fd), ioctl);
+  if (!vhost.ok()) return Annotate(vhost.status(), "vhost-net requested but could not be initialized");
+  if (config.vhost_fd >= 0) KeepFromPrograms(config.vhost_fd);
+  return vhost;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<VirtioDeviceSet>> VirtioDeviceSet::Create(const Surroundings& surroundings,
@@ -140,7 +170,7 @@ absl::Status VirtioDeviceSet::Add(const Surroundings& surroundings, const Virtio
     CPR_RETURN_IF_ERROR(MakeConsole(surroundings.memory, instance, fds, device.get()));
   } else if (config.kind == Kind::kNet) {
     class_code = kNetClass;
-    CPR_RETURN_IF_ERROR(MakeNet(surroundings.memory, instance, fds, device.get()));
+    CPR_RETURN_IF_ERROR(MakeNet(surroundings, instance, fds, device.get()));
   } else {
     auto rng = std::make_unique<VirtioRng>(surroundings.memory);
     device->rng = rng.get();
@@ -155,8 +185,8 @@ absl::Status VirtioDeviceSet::Add(const Surroundings& surroundings, const Virtio
   if (fds != nullptr) added.pci->ExpectDoorbells();
   // A disk has a thread of its own.
   if (added.blk != nullptr) return absl::OkStatus();
-  CPR_RETURN_IF_ERROR(WatchQueues(added.device.get()));
-  return added.net == nullptr ? absl::OkStatus() : WatchTap(added.net);
+  if (added.net != nullptr) return added.net->vhost_fd() < 0 ? WatchNet(added) : absl::OkStatus();
+  return WatchQueues(added.device.get());
 }
 
 absl::Status VirtioDeviceSet::MakeBlk(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device) {
@@ -193,32 +223,45 @@ absl::Status VirtioDeviceSet::MakeConsole(const GuestMemory* memory, uint32_t in
   return absl::OkStatus();
 }
 
-absl::Status VirtioDeviceSet::MakeNet(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device) {
+absl::Status VirtioDeviceSet::MakeNet(const Surroundings& surroundings, uint32_t instance, FdTable* fds,
+                                      Device* device) {
   VirtioNetConfig& config = device->config.net;
-  absl::StatusOr<Tap> tap = absl::UnknownError("");
-  if (fds != nullptr && fds->Has(kTapFd, instance)) {
-    CPR_ASSIGN_OR_RETURN(UniqueFd fd, fds->Take(kTapFd, instance, FdKind::kTap));
-    tap = Tap::Adopt(std::move(fd));
-  } else if (config.fd >= 0) {
-    CPR_ASSIGN_OR_RETURN(UniqueFd fd, DupFd(config.fd));
-    tap = Tap::Adopt(std::move(fd));
-    if (!tap.ok()) return Annotate(tap.status(), absl::StrCat("fd=", config.fd));
-    // The one that was given stays for a second attempt, and not for programs started from here.
-    ::fcntl(config.fd, F_SETFD, FD_CLOEXEC);
+  CPR_ASSIGN_OR_RETURN(Tap tap, MakeTap(config, instance, fds));
+  config.interface = tap.name();
+  std::unique_ptr<VirtioNet> net;
+  if (config.vhost) {
+    CPR_ASSIGN_OR_RETURN(VhostNet vhost, MakeVhost(config, instance, fds, surroundings.vhost_ioctl));
+    net = std::make_unique<VirtioNet>(surroundings.memory, std::move(tap), config.mac, std::move(vhost),
+                                      FallBackOf(surroundings, instance));
   } else {
-    tap = Tap::Create(config.interface);
+    net = std::make_unique<VirtioNet>(surroundings.memory, std::move(tap), config.mac);
   }
-  if (!tap.ok()) return tap.status();
-  config.interface = tap->name();
-  auto net = std::make_unique<VirtioNet>(memory, *std::move(tap), config.mac);
   device->net = net.get();
   device->device = std::move(net);
   return absl::OkStatus();
 }
 
-// With edges: while the guest has no room, frames that wait must not keep the loop busy. Its notification has them
-// looked for again.
-absl::Status VirtioDeviceSet::WatchTap(VirtioNet* net) {
+// Comes on any thread, with the device locked.
+std::function<void(const absl::Status& why)> VirtioDeviceSet::FallBackOf(const Surroundings& surroundings,
+                                                                         uint32_t instance) {
+  return [loop = loop_, weak = std::weak_ptr<VirtioDeviceSet*>(self_), warn = surroundings.warn,
+          instance](const absl::Status& why) {
+    loop->Post([=] {
+      const auto self = weak.lock();
+      if (self == nullptr) return;
+      Device& device = *(*self)->devices_[instance];
+      absl::Status status = Annotate(why, NameOf(device.config, instance));
+      status.Update((*self)->WatchNet(device));
+      if (warn) warn(absl::StrCat(status.message(), ": falling back on userspace virtio"));
+    });
+  };
+}
+
+// The tap with edges: while the guest has no room, frames that wait must not keep the loop busy. Its notification has
+// them looked for again.
+absl::Status VirtioDeviceSet::WatchNet(Device& device) {
+  VirtioNet* const net = device.net;
+  CPR_RETURN_IF_ERROR(WatchQueues(net));
   return loop_->Watch(net->tap().fd(), EPOLLIN | EPOLLET, [net](uint32_t) { net->Serve(VirtioNet::kReceive); });
 }
 
@@ -313,6 +356,9 @@ absl::Status VirtioDeviceSet::AddFds(FdTable& fds) const {
     }
     if (device.net != nullptr) {
       CPR_RETURN_IF_ERROR(fds.AddDup(kTapFd, instance, FdKind::kTap, device.net->tap().fd()));
+    }
+    if (device.net != nullptr && device.net->vhost_fd() >= 0) {
+      CPR_RETURN_IF_ERROR(fds.AddDup(kVhostFd, instance, FdKind::kVhost, device.net->vhost_fd()));
     }
     for (size_t port = 0; port < device.chardevs.size(); ++port) {
       for (const ChardevFd& fd : device.chardevs[port]->Fds()) {

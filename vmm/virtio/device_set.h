@@ -1,6 +1,7 @@
 #ifndef VMM_VIRTIO_DEVICE_SET_H_
 #define VMM_VIRTIO_DEVICE_SET_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -21,6 +22,7 @@
 #include "vmm/virtio/net.h"
 #include "vmm/virtio/pci.h"
 #include "vmm/virtio/rng.h"
+#include "vmm/virtio/vhost_net.h"
 
 namespace cpr {
 
@@ -41,6 +43,9 @@ class VirtioDeviceSet {
     PciHost* host = nullptr;
     MsiRouter* router = nullptr;
     VirtioPci::Doorbell doorbell;
+    // Called on the loop's thread with what the user should know; may be empty.
+    std::function<void(const std::string& text)> warn = nullptr;
+    VhostNet::IoctlFunction vhost_ioctl = nullptr;  // empty: the kernel's
   };
   // Opens what the devices need, or takes it out of `fds` where it has come with the guest (null: nothing has). The
   // devices are quiesced until Resume, and the chardevs of a guest that has come until ResumeChardevs. Errors name the
@@ -98,13 +103,14 @@ class VirtioDeviceSet {
     std::unique_ptr<VirtioPci> pci;
   };
 
-  explicit VirtioDeviceSet(EventLoop* loop) : loop_(loop) {}
+  explicit VirtioDeviceSet(EventLoop* loop) : loop_(loop), self_(std::make_shared<VirtioDeviceSet*>(this)) {}
   absl::Status Add(const Surroundings& surroundings, const VirtioDeviceConfig& config, FdTable* fds);
   absl::Status MakeBlk(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device);
   absl::Status MakeConsole(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device);
-  absl::Status MakeNet(const GuestMemory* memory, uint32_t instance, FdTable* fds, Device* device);
+  absl::Status MakeNet(const Surroundings& surroundings, uint32_t instance, FdTable* fds, Device* device);
+  std::function<void(const absl::Status& why)> FallBackOf(const Surroundings& surroundings, uint32_t instance);
+  absl::Status WatchNet(Device& device);
   absl::Status WatchQueues(VirtioDevice* device);
-  absl::Status WatchTap(VirtioNet* net);
   void ConnectPorts(Device& device);
   template <typename Callback>
   void ForEachChardev(Callback callback) {
@@ -114,6 +120,8 @@ class VirtioDeviceSet {
   }
 
   EventLoop* const loop_;
+  // Work posted to the loop holds this weakly: it must not find a dead set.
+  const std::shared_ptr<VirtioDeviceSet*> self_;
   std::vector<std::unique_ptr<Device>> devices_;
   bool images_unlocked_ = false;
 };

@@ -4,8 +4,13 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_console.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <array>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 
 #include "absl/time/time.h"
@@ -18,6 +23,7 @@
 #include "libcpr/vmstate/container.h"
 #include "vmm/virtio/fake_guest.h"
 #include "vmm/virtio/fake_router.h"
+#include "vmm/virtio/fake_vhost.h"
 #include "vmm/virtio/host_network.h"
 #include "vmm/virtio/tap.h"
 
@@ -91,6 +97,22 @@ class DeviceSetTest : public ::testing::Test {
     guest.queue(kInput).Add({{kInputGpa, 64, true}});
     guest.Kick(kInput);
     return guest.queue(kInput).Read(kInputGpa, Await(guest, kInput));
+  }
+
+  // From where the old side is quiesced to where the new one runs the guest.
+  static void GoOver(VirtioDeviceSet* old_side, VirtioDeviceSet* new_side) {
+    SectionRegistry old_sections, new_sections;
+    ASSERT_THAT(old_side->AddSections(old_sections), IsOk());
+    ASSERT_THAT(new_side->AddSections(new_sections), IsOk());
+    std::string state;
+    ContainerWriter writer(&state, StateIdentity{});
+    ASSERT_THAT(SaveSections(old_sections, Stage::kLate, writer), IsOk());
+    ASSERT_THAT(writer.Finish(), IsOk());
+    CPR_ASSERT_OK_AND_ASSIGN(const ContainerReader reader, ContainerReader::Parse(state));
+    ASSERT_THAT(LoadSections(new_sections, Stage::kLate, reader), IsOk());
+    ASSERT_THAT(ApplySections(new_sections, Stage::kLate), IsOk());
+    old_side->ReleaseToPeer(/*fds_went=*/true);
+    new_side->Resume();
   }
 
   const testing::TempFolder folder_;
@@ -186,20 +208,87 @@ TEST_F(DeviceSetTest, TapGoesOverWithTheGuest) {
   old_side->Quiesce();
   ASSERT_THAT(host.Send(two), IsOk());
   guest.queue(0).Add({{kGpa, 2048, true}});
-  SectionRegistry old_sections, new_sections;
-  ASSERT_THAT(old_side->AddSections(old_sections), IsOk());
-  ASSERT_THAT(new_side->AddSections(new_sections), IsOk());
-  std::string state;
-  ContainerWriter writer(&state, StateIdentity{});
-  ASSERT_THAT(SaveSections(old_sections, Stage::kLate, writer), IsOk());
-  ASSERT_THAT(writer.Finish(), IsOk());
-  CPR_ASSERT_OK_AND_ASSIGN(const ContainerReader reader, ContainerReader::Parse(state));
-  ASSERT_THAT(LoadSections(new_sections, Stage::kLate, reader), IsOk());
-  ASSERT_THAT(ApplySections(new_sections, Stage::kLate), IsOk());
-  old_side->ReleaseToPeer(/*fds_went=*/true);
-  new_side->Resume();
+  GoOver(old_side, new_side);
   while (!guest.queue(0).TakeUsed().has_value()) loop_->RunOnce(absl::InfiniteDuration());
   EXPECT_EQ(guest.queue(0).Read(kGpa + Tap::kHeaderBytes, two.size()), two);
+}
+
+// /dev/vhost-net stays with the guest: whoever runs it has it.
+TEST_F(DeviceSetTest, VhostGoesOverWithTheGuest) {
+  if (const absl::Status entered = testing::EnterNewNetwork(); !entered.ok()) GTEST_SKIP() << entered;
+  // Stands in for the file by its name; what it answers is the fake's.
+  const std::string file = folder_.File("vhost-net");
+  if (::mknod(file.c_str(), S_IFCHR | 0600, makedev(1, 3)) != 0) GTEST_SKIP() << "mknod: " << std::strerror(errno);
+  const UniqueFd vhost(::open(file.c_str(), O_RDWR | O_CLOEXEC));
+  if (!vhost.ok()) GTEST_SKIP() << "open: " << std::strerror(errno);
+  configs_ = {{.kind = VirtioDeviceConfig::Kind::kNet, .net = {.vhost = true, .vhost_fd = vhost.get()}}};
+  testing::FakeVhost kernel;
+  Vmm old_vmm(&memory_, loop_.get()), new_vmm(&memory_, loop_.get());
+  old_vmm.surroundings.vhost_ioctl = kernel.As(1);
+  new_vmm.surroundings.vhost_ioctl = kernel.As(2);
+  VirtioDeviceSet* const old_side = Create(old_vmm);
+  ASSERT_NE(old_side, nullptr);
+  old_side->Resume();
+  FakeGuest guest(&memory_, &old_side->device(0));
+  guest.BringUp();
+  EXPECT_EQ(kernel.owner, 1);
+
+  FdTable fds;
+  ASSERT_THAT(old_side->AddFds(fds), IsOk());
+  EXPECT_EQ(fds.size(), 2u) << "tap, vhost";
+  configs_[0].net.vhost_fd = -1;
+  VirtioDeviceSet* const new_side = Create(new_vmm, &fds);
+  ASSERT_NE(new_side, nullptr);
+  EXPECT_TRUE(fds.empty());
+  EXPECT_EQ(kernel.owner, 1) << "the guest runs";
+  old_side->Quiesce();
+  EXPECT_EQ(kernel.owner, 0);
+  GoOver(old_side, new_side);
+  EXPECT_EQ(kernel.owner, 2);
+  EXPECT_EQ(kernel.queues[1].kick_fd, new_side->device(0).notify_fd(1));
+}
+
+TEST_F(DeviceSetTest, FramesGoOnWhenVhostDoesNot) {
+  if (const absl::Status entered = testing::EnterNewNetwork(); !entered.ok()) GTEST_SKIP() << entered;
+  const UniqueFd vhost(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  configs_ = {{.kind = VirtioDeviceConfig::Kind::kNet, .id = "n", .net = {.vhost = true, .vhost_fd = vhost.get()}}};
+  testing::FakeVhost kernel;
+  Vmm vmm(&memory_, loop_.get());
+  std::vector<std::string> warnings;
+  vmm.surroundings.vhost_ioctl = kernel.As(1);
+  vmm.surroundings.warn = [&](const std::string& text) { warnings.push_back(text); };
+  VirtioDeviceSet* const set = Create(vmm);
+  ASSERT_NE(set, nullptr);
+  CPR_ASSERT_OK_AND_ASSIGN(const testing::HostEnd host, testing::HostEnd::Create(set->configs()[0].net.interface));
+  set->Resume();
+  FakeGuest guest(&memory_, &set->device(0));
+  kernel.FailOne(0, EBUSY);
+  guest.BringUp();
+  guest.queue(1).WriteValue(kGpa + 0, std::array<char, Tap::kHeaderBytes>{});
+  guest.queue(1).Write(kGpa + Tap::kHeaderBytes, testing::HostEnd::Frame("out"));
+  guest.queue(1).Add({{kGpa, static_cast<uint32_t>(Tap::kHeaderBytes + testing::HostEnd::Frame("out").size()), false}});
+  guest.Kick(1);
+  Await(guest, 1);
+  CPR_ASSERT_OK_AND_ASSIGN(const std::string frame, host.Receive());
+  EXPECT_EQ(frame, testing::HostEnd::Frame("out"));
+  EXPECT_THAT(warnings,
+              ::testing::ElementsAre("virtio-net-pci n: unable to start vhost net: VHOST_SET_OWNER: Device or "
+                                     "resource busy: falling back on userspace virtio"));
+}
+
+TEST_F(DeviceSetTest, VhostThatCannotBeHadIsNamed) {
+  if (const absl::Status entered = testing::EnterNewNetwork(); !entered.ok()) GTEST_SKIP() << entered;
+  Vmm vmm(&memory_, loop_.get());
+  configs_ = {{.kind = VirtioDeviceConfig::Kind::kNet, .id = "n", .net = {.vhost = true}}};
+  if (::access("/dev/vhost-net", F_OK) != 0) {
+    EXPECT_THAT(VirtioDeviceSet::Create(vmm.surroundings, configs_, nullptr).status().message(),
+                HasSubstr("virtio-net-pci n: tap: open vhost char device failed (/dev/vhost-net): No such file"));
+  }
+  const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  configs_[0].net.vhost_fd = null.get();
+  Vmm other(&memory_, loop_.get());
+  EXPECT_THAT(VirtioDeviceSet::Create(other.surroundings, configs_, nullptr).status().message(),
+              HasSubstr("virtio-net-pci n: vhost-net requested but could not be initialized: VHOST_GET_FEATURES: "));
 }
 
 TEST_F(DeviceSetTest, ImageIsFreeOnceTheStateIsAllThatGoesOver) {

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/status_macros.h"
+#include "libcpr/base/status_util.h"
 #include "vmm/virtio/net_abi.h"
 
 namespace cpr {
@@ -35,6 +36,15 @@ VirtioNet::VirtioNet(const GuestMemory* memory, Tap tap, const MacAddress& mac)
                    {.device_id = VIRTIO_ID_NET, .features = kFeatures, .queue_sizes = {kQueueSize, kQueueSize}}),
       tap_(std::move(tap)),
       mac_(mac) {}
+
+VirtioNet::VirtioNet(const GuestMemory* memory, Tap tap, const MacAddress& mac, VhostNet vhost, FallBack fall_back)
+    : VirtioDevice(memory,
+                   {.device_id = VIRTIO_ID_NET, .features = kFeatures, .queue_sizes = {kQueueSize, kQueueSize}}),
+      tap_(std::move(tap)),
+      mac_(mac),
+      vhost_(std::move(vhost)),
+      vhost_fd_(vhost_->fd()),
+      fall_back_(std::move(fall_back)) {}
 
 std::vector<uint8_t> VirtioNet::Config() const {
   NetConfig config = {};
@@ -133,6 +143,45 @@ void VirtioNet::Deliver(Virtqueue& queue, const Room& room, size_t frame_bytes) 
   CopyToBuffers({bytes, sizeof(count)}, Slice(room.buffers, kCountAt, sizeof(count)));
   queue.Push(used);
   SignalQueue(kReceive);
+}
+
+bool VirtioNet::OnStart() {
+  if (!vhost_.has_value() || fell_back_) return false;
+  const absl::Status status = StartVhost();
+  if (!status.ok()) GiveUpVhost(Annotate(status, "unable to start vhost net"));
+  return status.ok();
+}
+
+absl::Status VirtioNet::StartVhost() {
+  std::vector<VhostNet::Queue> queues;
+  for (unsigned i = 0; i < queue_count(); ++i) {
+    const Virtqueue* const rings = active_queue(i);
+    if (rings == nullptr) continue;
+    CPR_ASSIGN_OR_RETURN(const int call_fd, QueueEventfd(i));
+    queues.push_back({.index = i, .rings = rings, .kick_fd = notify_fd(i), .call_fd = call_fd});
+  }
+  return vhost_->Start(settled_features(), memory(), queues, tap_.fd());
+}
+
+void VirtioNet::OnStop() {
+  const VhostNet::Stopped stopped = vhost_->Stop();
+  size_t next = 0;
+  for (unsigned i = 0; i < queue_count(); ++i) {
+    if (Virtqueue* const queue = active_queue(i); queue != nullptr) queue->TakeOver(stopped.next_available[next++]);
+  }
+  if (!stopped.status.ok()) GiveUpVhost(Annotate(stopped.status, "unable to stop vhost net"));
+}
+
+void VirtioNet::OnInterruptMoved(unsigned index) {
+  if (active_queue(index) == nullptr) return;
+  const absl::StatusOr<int> call_fd = QueueEventfd(index);
+  // A guest whose interrupts get lost has to reset the device, as any other that does not answer.
+  if (call_fd.ok()) vhost_->SetCall(index, *call_fd).IgnoreError();
+}
+
+void VirtioNet::GiveUpVhost(const absl::Status& why) {
+  fell_back_ = true;
+  if (fall_back_) fall_back_(why);
 }
 
 absl::Status VirtioNet::Restore(const VirtioNetState& state) {

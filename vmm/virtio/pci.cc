@@ -69,7 +69,8 @@ absl::StatusOr<std::unique_ptr<VirtioPci>> VirtioPci::Create(VirtioDevice* devic
       {.bar = kBar, .vectors = function->vectors(), .table_offset = kMsixAt, .pba_offset = kPendingAt}, router));
   function->AddCapabilities();
   device->Connect({.queue = [pci = function.get()](unsigned queue) { pci->SignalQueue(queue); },
-                   .config = [pci = function.get()] { pci->SignalConfig(); }});
+                   .config = [pci = function.get()] { pci->SignalConfig(); },
+                   .queue_eventfd = [pci = function.get()](unsigned queue) { return pci->QueueEventfd(queue); }});
   return function;
 }
 
@@ -206,9 +207,12 @@ void VirtioPci::WriteDriverFeatures(uint32_t window, uint32_t value) {
 
 void VirtioPci::WriteSelectedQueue(uint64_t offset, unsigned index, uint32_t value) {
   if (offset == VIRTIO_PCI_COMMON_Q_MSIX) {
-    MutexLock lock(&mutex_);
-    if (index < state_.queue_vectors.size()) state_.queue_vectors[index] = SettleVector(value);
-    return;
+    if (index >= device_->queue_count()) return;
+    {
+      MutexLock lock(&mutex_);
+      state_.queue_vectors[index] = SettleVector(value);
+    }
+    return device_->InterruptMoved(index);
   }
   device_->ConfigureQueue(index, [&](VirtqueueState& queue) {
     if (offset == VIRTIO_PCI_COMMON_Q_SIZE) queue.size = static_cast<uint16_t>(value);
@@ -229,6 +233,13 @@ void VirtioPci::SignalQueue(unsigned queue) {
   MutexLock lock(&mutex_);
   state_.interrupt_status |= kQueueInterrupt;
   if (state_.queue_vectors[queue] != kNoVector) msix()->Signal(state_.queue_vectors[queue]);
+}
+
+absl::StatusOr<int> VirtioPci::QueueEventfd(unsigned queue) {
+  MutexLock lock(&mutex_);
+  const uint16_t vector = state_.queue_vectors[queue];
+  if (vector == kNoVector) return -1;
+  return msix()->Share(vector);
 }
 
 void VirtioPci::SignalConfig() {

@@ -82,6 +82,7 @@ class VirtioPci final : public PciFunction {
   uint16_t SettleVector(uint32_t value) const;
   void SignalQueue(unsigned queue);
   void SignalConfig();
+  absl::StatusOr<int> QueueEventfd(unsigned queue);
   uint64_t PlacedBar() const;
   void MoveDoorbells(std::optional<uint64_t> address);
 

@@ -100,6 +100,12 @@ absl::StatusOr<Virtqueue> Virtqueue::Create(const GuestMemory* memory, const Vir
   return Virtqueue(memory, state, features, rings);
 }
 
+void Virtqueue::TakeOver(std::optional<uint16_t> next_available) {
+  state_.next_used = Field(rings_.used, kRingIndexAt).load();
+  state_.next_available = next_available.value_or(state_.next_used);
+  signalled_used_.reset();
+}
+
 Virtqueue::Descriptor Virtqueue::ReadDescriptor(absl::Span<const uint8_t> table, uint16_t index) {
   RingDescriptor raw;  // one copy: the guest may change it between two looks
   std::memcpy(&raw, table.data() + index * sizeof(RingDescriptor), sizeof(raw));

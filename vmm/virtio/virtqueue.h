@@ -60,6 +60,15 @@ class Virtqueue {
   // The same checks alone.
   static absl::Status Check(const GuestMemory& memory, const VirtqueueState& state, Features features);
 
+  // Where the queue is mapped; lent by the memory.
+  struct Rings {
+    absl::Span<uint8_t> descriptors, available, used;
+  };
+  const Rings& rings() const { return rings_; }
+  // Somebody else has served the queue, and is done with what they have begun. Their next request would have been
+  // `next_available`; empty: nobody knows, so it is the first that they have not given back.
+  void TakeOver(std::optional<uint16_t> next_available);
+
   // The next request, if there is one. It stays the device's until Push.
   absl::StatusOr<std::optional<DescriptorChain>> Pop();
   // How many there are. kDataLoss: the driver claims more entries than the queue has.
@@ -93,9 +102,6 @@ class Virtqueue {
     uint32_t size_bytes;
     uint16_t flags;
     uint16_t next;
-  };
-  struct Rings {
-    absl::Span<uint8_t> descriptors, available, used;
   };
   // Collects one chain.
   struct Walk {
