@@ -9,6 +9,7 @@ export CPR_REQUIRE_KVM=1
 say() { printf 'scenario: %s\n' "$*"; }
 
 fail() {
+  [ ! -e "${serial:-}" ] || tail -n 40 "$serial"
   say "FAIL: $*"
   printf '%s\n' "$*" >/tmp/why
   exit 1
@@ -17,6 +18,18 @@ fail() {
 skip() {
   printf '%s\n' "$*" >/tmp/why
   exit 77
+}
+
+# await WHY COMMAND...: until the command succeeds. After two minutes WHY is the failure.
+await() {
+  why=$1
+  shift
+  tries=0
+  until "$@"; do
+    tries=$((tries + 1))
+    [ $tries -lt 600 ] || fail "$why"
+    sleep 0.2
+  done
 }
 
 # debian COMMAND...: runs a program of the Debian root (ndctl, kexec, QEMU). What it writes there is lost with the host;
@@ -84,11 +97,20 @@ hmp_says() {
   [ "$answer" = "${2:-}" ] || fail "$1: '$answer', not '${2:-}'"
 }
 
-# hmp_until COMMAND ANSWER: asks again and again.
+# hmp_until COMMAND ANSWER: asks again and again, for two minutes.
 hmp_until() {
-  answer=
-  while [ "$answer" != "$2" ]; do hmp "$1"; done
+  began=$(uptime_seconds)
+  hmp "$1"
+  while [ "$answer" != "$2" ]; do
+    if [ $(($(uptime_seconds) - began)) -gt 120 ]; then
+      last=$answer
+      hmp "info migrate"
+      fail "$1: '$last', not '$2'; info migrate: $answer"
+    fi
+    hmp "$1"
+  done
 }
+uptime_seconds() { cut -d. -f1 /proc/uptime; }
 
 quit_vmm() {
   echo quit >&3

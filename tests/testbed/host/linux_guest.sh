@@ -20,6 +20,8 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 exec >/dev/ttyS0 2>&1
+# How often the power button was pressed.
+pressed() { awk '{ print $1 }' /sys/firmware/acpi/interrupts/ff_pwr_btn; }
 # What the kernel has complained of.
 complaints() { dmesg | awk -f /complaints.awk; }
 . /main
@@ -29,14 +31,8 @@ TXT
 }
 
 # said TEXT: waits until the guest has said so at the start of a line.
-said() {
-  tries=0
-  until grep -q "^$1" $serial 2>/dev/null; do
-    tries=$((tries + 1))
-    [ $tries -lt 600 ] || { tail -n 40 $serial; fail "the guest does not say '$1'"; }
-    sleep 0.2
-  done
-}
+said() { await "the guest does not say '$1'" has_said "$1"; }
+has_said() { grep -q "^$1" $serial 2>/dev/null; }
 
 # The machine, but for what a scenario adds in $words: 2 vCPUs, 512 MiB in a named file.
 machine="-machine q35,memory-backend=ram0 -accel kvm -cpu host -smp 2 -m 512M -nodefaults"
@@ -75,9 +71,11 @@ execute() {
   hmp_says "migrate_set_parameter mode cpr-exec"
   hmp_says "migrate_set_parameter cpr-exec-args ./vmm/cpr-vmm -monitor stdio $words -incoming memfd:"
   hmp_says "migrate -d memfd:"
-  until tr '\0' ' ' <"/proc/$vmm/cmdline" | grep -q -e '-incoming memfd:'; do sleep 0.1; done
+  await "cpr-exec: the program was not replaced" runs "-incoming memfd:"
   hmp_until "info status" "VM status: ${1:-running}"
 }
+# runs WORDS: they are in the VMM's command line.
+runs() { tr '\0' ' ' <"/proc/$vmm/cmdline" | grep -q -e "$1"; }
 
 # migrate_to_file FILE [off]: cpr-reboot's first half; off: the RAM goes into the file, too.
 migrate_to_file() {
@@ -87,6 +85,30 @@ migrate_to_file() {
   hmp_until "info status" "VM status: paused (postmigrate)"
   quit_vmm
 }
+
+# reboot_vmm [off [STATUS]]: both halves.
+reboot_vmm() {
+  migrate_to_file /tmp/vm.state "${1:-on}"
+  start -incoming file:/tmp/vm.state
+  hmp_until "info status" "VM status: ${2:-running}"
+}
+
+# connect_port PATH: a client of a chardev's socket, process $client, connected until disconnect_port or until it is hung
+# up on. Words go in by fd 6; what comes is in /tmp/answers.
+connect_port() {
+  rm -f /tmp/words
+  mkfifo /tmp/words
+  : >/tmp/answers
+  debian socat - "UNIX-CONNECT:$1" </tmp/words >/tmp/answers &
+  client=$!
+  exec 6>/tmp/words
+}
+disconnect_port() {
+  exec 6>&-
+  wait "$client" || true
+}
+# port_answers TEXT: by that connection.
+port_answers() { await "the port does not answer '$1'" grep -q "$1" /tmp/answers; }
 
 # make_working_guest [WORD...]: a guest that works all the time (tests/testbed/guest/worker.cc, among the scenario's files,
 # with these words), its kernel's complaints watched.
@@ -124,13 +146,8 @@ moved_on() {
 works_on() {
   before=$(work_done)
   said "work $(($(work_lines) + 2)) "
-  tries=0
   # shellcheck disable=SC2086
-  until moved_on $before; do
-    tries=$((tries + 1))
-    [ $tries -lt 300 ] || { tail -n 40 $serial; fail "$1: disk and stream are still at $before"; }
-    sleep 0.2
-  done
+  await "$1: disk and stream are still at $before" moved_on $before
   ! grep '^bad' $serial || fail "$1: see above"
 }
 # The longest gap that the guest saw since line N, in ms.

@@ -23,21 +23,10 @@ asleep="paused (suspended)"
 status_is() { hmp_says "info status" "VM status: $1"; }
 # The connection stays open until the answer is there: its end would be the port's.
 agent_answers() {
-  rm -f /tmp/ask
-  mkfifo /tmp/ask
-  : >/tmp/answer
-  debian socat - UNIX-CONNECT:/tmp/qga.sock </tmp/ask >/tmp/answer &
-  client=$!
-  exec 6>/tmp/ask
+  connect_port /tmp/qga.sock
   echo '{"execute":"guest-ping"}' >&6
-  tries=0
-  until grep -q '^{"return": {}}' /tmp/answer; do
-    tries=$((tries + 1))
-    [ $tries -lt 300 ] || { tail -n 20 $serial; fail "$1: the agent answers '$(cat /tmp/answer)'"; }
-    sleep 0.1
-  done
-  exec 6>&-
-  wait $client || true
+  port_answers '^{"return": {}}'
+  disconnect_port
 }
 suspend() {
   echo '{"execute":"guest-suspend-ram"}' | debian ncat --send-only -U /tmp/qga.sock
@@ -60,7 +49,7 @@ reboot_asleep() {
 boot
 said "work 3 "
 status_is running
-agent_answers boot
+agent_answers
 for step in reboot_asleep transfer_asleep execute_asleep; do
   suspend
   $step
@@ -68,7 +57,7 @@ for step in reboot_asleep transfer_asleep execute_asleep; do
   hmp_says system_wakeup
   status_is running
   works_on "suspended, $step"
-  agent_answers "suspended, $step"
+  agent_answers
   say "suspended, $step: awake and at work"
 done
 quit_vmm

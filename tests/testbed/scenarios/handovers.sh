@@ -11,7 +11,7 @@ still_connected() { kill -0 "$client" || fail "$1: the serial port's client was 
 
 words="$machine -serial unix:/tmp/serial.sock,server=on,wait=off"
 boot
-until [ -S /tmp/serial.sock ]; do sleep 0.1; done
+await "no serial socket" test -S /tmp/serial.sock
 debian socat -u UNIX-CONNECT:/tmp/serial.sock OPEN:$serial,creat,append &
 client=$!
 said "work 4 "

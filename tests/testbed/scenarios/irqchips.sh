@@ -7,12 +7,6 @@
 make_working_guest $disk_and_stream
 add_disk_and_network
 
-reboot_vmm() {
-  migrate_to_file /tmp/vm.state "$1"
-  start -incoming file:/tmp/vm.state
-  hmp_until "info status" "VM status: running"
-}
-
 for irqchip in on split; do
   rm -f $serial
   machine=$(echo "$machine" | sed "s/q35[^ ]*/q35,memory-backend=ram0,kernel-irqchip=$irqchip/")

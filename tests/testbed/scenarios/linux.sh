@@ -6,7 +6,6 @@
 # The guest says what it has found, then "beat N" and what went wrong since. The power button puts it to sleep the first
 # time, and ends it the second.
 make_guest <<'TXT'
-pressed() { awk '{ print $1 }' /sys/firmware/acpi/interrupts/ff_pwr_btn; }
 echo "found cpus $(grep -c ^processor /proc/cpuinfo)"
 echo "found pci $(ls /sys/bus/pci/devices | tr '\n' ' ')"
 echo "found tables $(ls /sys/firmware/acpi/tables | tr '\n' ' ')"
@@ -52,9 +51,7 @@ goes_on boot
 # Asleep through a reboot of the VMM.
 hmp_says system_powerdown
 hmp_until "info status" "VM status: paused (suspended)"
-migrate_to_file /tmp/vm.state
-start -incoming file:/tmp/vm.state
-hmp_until "info status" "VM status: paused (suspended)"
+reboot_vmm on "paused (suspended)"
 hmp_says system_wakeup
 said "awake 0"
 goes_on "suspend, cpr-reboot, wakeup"

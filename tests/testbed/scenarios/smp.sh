@@ -7,7 +7,6 @@
 # The power button asks for the next step. vCPU 3 does nothing until it goes deaf, and nothing that anybody waits for can
 # be on it then: no interrupt, no part of a process. RCU would complain, and rightly.
 make_guest tests/testbed/guest/worker <<'TXT'
-pressed() { awk '{ print $1 }' /sys/firmware/acpi/interrupts/ff_pwr_btn; }
 online() { echo "$1" >/sys/devices/system/cpu/cpu2/online; }
 # Of CPU 3, the third one that is online.
 timer_interrupts() { awk '/LOC:/ { print $4 }' /proc/interrupts; }
@@ -34,11 +33,6 @@ TXT
 machine=$(echo "$machine" | sed 's/-smp 2/-smp 4/')
 words="$machine -serial file:$serial"
 
-reboot_vmm() {
-  migrate_to_file /tmp/vm.state
-  start -incoming file:/tmp/vm.state
-  hmp_until "info status" "VM status: running"
-}
 # Processor time that a vCPU of the VMM has used, in ticks of the kernel.
 ticks() {
   for task in "/proc/$vmm/task/"*; do

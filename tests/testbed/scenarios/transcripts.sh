@@ -48,7 +48,7 @@ for prefix in "" "./wrapper "; do
   hmp_says "migrate_set_parameter mode cpr-exec"
   hmp_says "migrate_set_parameter cpr-exec-args $prefix./vmm/cpr-vmm -monitor stdio $words -qmp unix:/tmp/qmp.$vmm_number,server=on,wait=off -incoming file:vm.state"
   hmp_says "migrate -d file:vm.state"
-  until tr '\0' ' ' <"/proc/$vmm/cmdline" | grep -q -e '-incoming file:vm.state'; do sleep 0.1; done
+  await "cpr-exec: the program was not replaced" runs "-incoming file:vm.state"
   status_comes_to running
   works_on "${prefix}cpr-exec"
 done

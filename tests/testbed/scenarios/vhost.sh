@@ -34,8 +34,6 @@ hmp_says stop
 hmp_says cont
 goes_on "stop and cont" "$from"
 from=$(work_lines)
-migrate_to_file /tmp/vm.state
-start -incoming file:/tmp/vm.state
-hmp_until "info status" "VM status: running"
+reboot_vmm
 goes_on cpr-reboot "$from"
 quit_vmm

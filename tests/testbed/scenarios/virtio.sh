@@ -8,7 +8,6 @@ port=/tmp/port.sock
 # The guest works on a disk (writes, syncs, reads back past its cache, compares), answers what its port is told, and says
 # "round N" and what went wrong since. The power button puts it to sleep.
 make_guest <<'TXT'
-pressed() { awk '{ print $1 }' /sys/firmware/acpi/interrupts/ff_pwr_btn; }
 echo "found disk $(cat /sys/block/vda/size) $(cat /sys/block/vda/serial)"
 echo "found read-only $(cat /sys/block/vda/ro) $(cat /sys/block/vdb/ro)"
 echo "found rng $(cat /sys/class/misc/hw_random/rng_current)"
@@ -42,25 +41,11 @@ while true; do
 done
 TXT
 
-# A client of the port, connected until it is hung up on: words go in by fd 6, answers to a file.
-connect() {
-  rm -f /tmp/words
-  mkfifo /tmp/words
-  : >/tmp/answers
-  debian socat - UNIX-CONNECT:$port </tmp/words >>/tmp/answers &
-  client=$!
-  exec 6>/tmp/words
-}
 # answers WORD: the guest hears it by the connection that there is, and says so.
 answers() {
   echo "$1" >&6
-  tries=0
-  until grep -q "heard $1" /tmp/answers; do
-    tries=$((tries + 1))
-    [ $tries -lt 300 ] || fail "the port does not answer '$1'"
-    kill -0 $client || fail "the port's client was cut off"
-    sleep 0.1
-  done
+  port_answers "heard $1"
+  kill -0 "$client" || fail "the port's client was cut off"
 }
 # goes_on MODE: the disk's rounds go on, the port answers, and nothing has gone wrong.
 goes_on() {
@@ -96,7 +81,7 @@ grep -q '^found read-only 0 1' $serial || fail "read-only is not where it should
 grep -q '^found rng virtio_rng' $serial || fail "no random numbers"
 grep -q '^found port org.qemu.guest_agent.0' $serial || fail "no port"
 grep -q '^found text' $serial || fail "the second disk is not what it should be"
-connect
+connect_port $port
 goes_on boot
 transfer
 goes_on cpr-transfer
@@ -105,11 +90,10 @@ goes_on cpr-exec
 
 # A new VMM opens everything anew, and the port's client comes again.
 migrate_to_file /tmp/vm.state
-exec 6>&-
-wait $client || true
+disconnect_port
 start -incoming file:/tmp/vm.state
 hmp_until "info status" "VM status: running"
-connect
+connect_port $port
 goes_on cpr-reboot
 
 falls_asleep
@@ -121,11 +105,10 @@ wakes 2
 goes_on "asleep, cpr-transfer"
 falls_asleep
 migrate_to_file /tmp/vm.state
-exec 6>&-
-wait $client || true
+disconnect_port
 start -incoming file:/tmp/vm.state
 hmp_until "info status" "VM status: paused (suspended)"
-connect
+connect_port $port
 wakes 3
 goes_on "asleep, cpr-reboot"
 quit_vmm
