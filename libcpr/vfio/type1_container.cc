@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <linux/vfio.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -11,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
+#include "libcpr/vfio/locked_memory.h"
 
 // The request with its name.
 #define CPR_VFIO_REQUEST(request) (request), #request
@@ -22,18 +22,6 @@ constexpr char kPath[] = "/dev/vfio/vfio";
 
 std::string NameOf(const DmaMapping& mapping) {
   return absl::StrCat("DMA mapping of ", mapping.size_bytes, " bytes at 0x", absl::Hex(mapping.iova));
-}
-
-std::string LockedLimit() {
-  rlimit limit = {};
-  if (::getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return "no limit";
-  return absl::StrCat(limit.rlim_cur, " bytes");
-}
-
-// The kernel answers ENOMEM when a process would have too much memory locked.
-absl::Status ExplainLimit(const absl::Status& status) {
-  if (StatusErrno(status) != ENOMEM) return status;
-  return Annotate(status, absl::StrCat("devices reach only locked memory, and RLIMIT_MEMLOCK is ", LockedLimit()));
 }
 
 }  // namespace
@@ -109,7 +97,7 @@ absl::Status Type1Container::MapDma(const DmaMapping& mapping, uint32_t flags) c
   map.iova = mapping.iova;
   map.size = mapping.size_bytes;
   const absl::Status status = Call(CPR_VFIO_REQUEST(VFIO_IOMMU_MAP_DMA), &map).status();
-  return Annotate(ExplainLimit(status), NameOf(mapping));
+  return Annotate(ExplainLockedMemory(status), NameOf(mapping));
 }
 
 absl::Status Type1Container::UnmapDma(uint64_t iova, uint64_t size_bytes, uint32_t flags) const {

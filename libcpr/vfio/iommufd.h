@@ -1,0 +1,72 @@
+#ifndef LIBCPR_VFIO_IOMMUFD_H_
+#define LIBCPR_VFIO_IOMMUFD_H_
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "libcpr/base/unique_fd.h"
+#include "libcpr/vfio/ioctl_function.h"
+
+namespace cpr::vfio {
+
+// A file's memory that devices reach: `size_bytes` of it from `offset_bytes` on are at I/O virtual address `iova`. All
+// are multiples of the page size. The memfd is lent to Map alone: the kernel keeps the file. A plain value.
+struct FileDmaMapping {
+  uint64_t iova = 0;  // for guest RAM, its gpa
+  uint64_t size_bytes = 0;
+  int fd = -1;
+  uint64_t offset_bytes = 0;
+  bool writable = true;  // by devices
+};
+
+// An iommufd with one I/O address space, of files' memory alone: what devices may reach, and the hand-over of that to
+// another process, during which they go on reaching it. The mappings are the file's and stay as they are; what changes
+// hands is whose locked memory they count as, all at once.
+//
+//   old process                       new process
+//                       fd, id ->     Adopt, TakeOver
+//   TakeOver            if that has been done and then something else failed
+//
+// Thread-compatible. Errors name the request that the kernel refused, and carry errno.
+// Source: Linux, include/uapi/linux/iommufd.h; Documentation/userspace-api/iommufd.rst.
+class Iommufd {
+ public:
+  // Opens /dev/iommu.
+  static absl::StatusOr<UniqueFd> Open();
+  // Takes one that nobody has used yet, and makes its address space. An empty `ioctl` is the kernel's.
+  static absl::StatusOr<Iommufd> Create(UniqueFd fd, IoctlFunction ioctl = {});
+  // Takes one that has come from another process, with its address space. Calls nothing.
+  static Iommufd Adopt(UniqueFd fd, uint32_t ioas_id, IoctlFunction ioctl = {});
+
+  int fd() const { return fd_.get(); }  // lent: a device is bound to it by VFIO_DEVICE_BIND_IOMMUFD
+  uint32_t ioas_id() const { return ioas_id_; }
+
+  // Lets devices reach the memory, which is pinned. kUnimplemented: the kernel lacks IOMMU_IOAS_MAP_FILE (Linux 6.13).
+  // kResourceExhausted: the limit of locked memory is too low. After an error nothing has changed.
+  absl::Status Map(const FileDmaMapping& mapping);
+  // Unpins what is mapped in that range, which must begin and end with mappings.
+  absl::Status Unmap(uint64_t iova, uint64_t size_bytes);
+
+  // Whether another process can have it, for check: asks the kernel for what costs nothing in the process that has it.
+  // kUnimplemented, in QEMU's words, if it cannot (before Linux 6.14, or memory that is no file's).
+  absl::Status CheckHandover() const;
+  // Has it counted for this process. After an error nothing has changed. kResourceExhausted as in Map.
+  absl::Status TakeOver();
+
+ private:
+  Iommufd(UniqueFd fd, uint32_t ioas_id, IoctlFunction ioctl);
+  absl::Status Call(unsigned long request, absl::string_view name, void* argument) const;  // NOLINT
+  absl::Status ChangeProcess() const;
+
+  UniqueFd fd_;
+  uint32_t ioas_id_;
+  IoctlFunction ioctl_;
+};
+
+}  // namespace cpr::vfio
+
+#endif  // LIBCPR_VFIO_IOMMUFD_H_
