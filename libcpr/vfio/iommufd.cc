@@ -48,7 +48,19 @@ Iommufd Iommufd::Adopt(UniqueFd fd, uint32_t ioas_id, IoctlFunction ioctl) {
 }
 
 absl::Status Iommufd::Call(unsigned long request, absl::string_view name, void* argument) const {
-  return ioctl_(fd_.get(), request, argument) < 0 ? ErrnoStatus(errno, name) : absl::OkStatus();
+  return CallFd(fd_.get(), request, name, argument);
+}
+
+absl::Status Iommufd::CallFd(int fd, unsigned long request, absl::string_view name, void* argument) const {
+  return ioctl_(fd, request, argument) < 0 ? ErrnoStatus(errno, name) : absl::OkStatus();
+}
+
+absl::StatusOr<uint32_t> Iommufd::Attach(int device_fd) {
+  VfioBindIommufd bind = {.size = sizeof(bind), .flags = 0, .iommufd = fd_.get(), .device_id = 0};
+  CPR_RETURN_IF_ERROR(CallFd(device_fd, kVfioBindIommufd, "VFIO_DEVICE_BIND_IOMMUFD", &bind));
+  VfioAttachIommufd attach = {.size = sizeof(attach), .flags = 0, .page_table_id = ioas_id_};
+  CPR_RETURN_IF_ERROR(CallFd(device_fd, kVfioAttachIommufd, "VFIO_DEVICE_ATTACH_IOMMUFD_PT", &attach));
+  return bind.device_id;
 }
 
 absl::Status Iommufd::Map(const FileDmaMapping& mapping) {

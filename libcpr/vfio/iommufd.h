@@ -25,7 +25,7 @@ struct FileDmaMapping {
 
 // An iommufd with one I/O address space, of files' memory alone: what devices may reach, and the hand-over of that to
 // another process, during which they go on reaching it. The mappings are the file's and stay as they are; what changes
-// hands is whose locked memory they count as, all at once.
+// hands is whose locked memory they count as, all at once (what a process with CAP_IPC_LOCK maps counts as nobody's).
 //
 //   old process                       new process
 //                       fd, id ->     Adopt, TakeOver
@@ -42,8 +42,12 @@ class Iommufd {
   // Takes one that has come from another process, with its address space. Calls nothing.
   static Iommufd Adopt(UniqueFd fd, uint32_t ioas_id, IoctlFunction ioctl = {});
 
-  int fd() const { return fd_.get(); }  // lent: a device is bound to it by VFIO_DEVICE_BIND_IOMMUFD
+  int fd() const { return fd_.get(); }  // lent
   uint32_t ioas_id() const { return ioas_id_; }
+
+  // Lets a device (lent, opened below /dev/vfio/devices) reach what is mapped, from now on for as long as its fd is
+  // open in any process. To be done once, by the process that opened it. Returns the device's number in the iommufd.
+  absl::StatusOr<uint32_t> Attach(int device_fd);
 
   // Lets devices reach the memory, which is pinned. kUnimplemented: the kernel lacks IOMMU_IOAS_MAP_FILE (Linux 6.13).
   // kResourceExhausted: the limit of locked memory is too low. After an error nothing has changed.
@@ -59,7 +63,8 @@ class Iommufd {
 
  private:
   Iommufd(UniqueFd fd, uint32_t ioas_id, IoctlFunction ioctl);
-  absl::Status Call(unsigned long request, absl::string_view name, void* argument) const;  // NOLINT
+  absl::Status Call(unsigned long request, absl::string_view name, void* argument) const;            // NOLINT
+  absl::Status CallFd(int fd, unsigned long request, absl::string_view name, void* argument) const;  // NOLINT
   absl::Status ChangeProcess() const;
 
   UniqueFd fd_;

@@ -23,7 +23,7 @@ using ::testing::IsEmpty;
 
 constexpr int kOld = 1, kNew = 2;  // processes
 constexpr int kRam = 5;            // a memfd
-constexpr uint32_t kIoas = 3;
+constexpr uint32_t kIoas = 3, kDeviceId = 8;
 constexpr uint64_t kMiB = 1 << 20;
 
 // Stands in for the kernel's iommufd: mappings are of files, count for one process, and change it all at once.
@@ -37,6 +37,8 @@ struct FakeIommufd {
   std::map<int, uint64_t> locked_limit_bytes;  // by process
   std::map<uint64_t, Mapped> mapped;           // by iova
   size_t unmapped = 0;
+  bool bound = false;
+  uint32_t attached_to = 0;
 
   IoctlFunction As(int process) {
     return [this, process](int, unsigned long request, void* argument) {
@@ -57,6 +59,8 @@ struct FakeIommufd {
 
  private:
   int Answer(int process, unsigned long request, void* argument) {  // NOLINT(google-runtime-int)
+    if (request == kVfioBindIommufd) return Bind(*static_cast<VfioBindIommufd*>(argument));
+    if (request == kVfioAttachIommufd) return Attach(*static_cast<const VfioAttachIommufd*>(argument));
     if (request == kIoasAlloc) return Alloc(*static_cast<IoasAlloc*>(argument));
     if (request == kIoasMapFile) return Map(process, *static_cast<const IoasMapFile*>(argument));
     if (request == kIoasUnmap) return Unmap(*static_cast<const IoasUnmap*>(argument));
@@ -66,6 +70,17 @@ struct FakeIommufd {
   static int Alloc(IoasAlloc& alloc) {
     if (alloc.size != sizeof(alloc) || alloc.flags != 0) return EINVAL;
     alloc.ioas_id = kIoas;
+    return 0;
+  }
+  int Bind(VfioBindIommufd& bind) {
+    if (bind.size != sizeof(bind) || bind.flags != 0 || bound) return EINVAL;
+    bound = true;
+    bind.device_id = kDeviceId;
+    return 0;
+  }
+  int Attach(const VfioAttachIommufd& attach) {
+    if (attach.size != sizeof(attach) || attach.flags != 0 || !bound) return EINVAL;
+    attached_to = attach.page_table_id;
     return 0;
   }
   int Map(int process, const IoasMapFile& map) {
@@ -129,6 +144,14 @@ TEST_F(IommufdTest, FilesMemoryIsMappedWhereTheGuestHasIt) {
   const IoasMapFile& high = kernel_.mapped[uint64_t{4} << 30].map;
   EXPECT_EQ(high.offset_bytes, 64 * kMiB);
   EXPECT_EQ(high.flags, kIoasMapFixedIova | kIoasMapReadable);
+}
+
+TEST_F(IommufdTest, ADeviceIsAttachedToTheAddressSpaceOnce) {
+  Iommufd iommufd = Busy();
+  CPR_ASSERT_OK_AND_ASSIGN(const uint32_t id, iommufd.Attach(20));
+  EXPECT_EQ(id, kDeviceId);
+  EXPECT_EQ(kernel_.attached_to, kIoas);
+  EXPECT_THAT(iommufd.Attach(20).status().message(), HasSubstr("VFIO_DEVICE_BIND_IOMMUFD"));
 }
 
 TEST_F(IommufdTest, WhatIsUnmappedIsGone) {

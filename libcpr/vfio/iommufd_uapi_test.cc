@@ -1,5 +1,7 @@
 #include "libcpr/vfio/iommufd_uapi.h"
 
+#include <linux/vfio.h>
+
 #include <cstddef>
 
 #include "gtest/gtest.h"
@@ -16,6 +18,8 @@ TEST(IommufdUapiTest, RequestsHaveTheKernelsNumbers) {
   EXPECT_EQ(kIoasUnmap, 0x3b86u);
   EXPECT_EQ(kIoasMapFile, 0x3b8fu);
   EXPECT_EQ(kIoasChangeProcess, 0x3b92u);
+  EXPECT_EQ(kVfioBindIommufd, 0x3b76u);
+  EXPECT_EQ(kVfioAttachIommufd, 0x3b77u);
 }
 
 TEST(IommufdUapiTest, FieldsAreWhereTheKernelLooks) {
@@ -35,6 +39,13 @@ TEST(IommufdUapiTest, FieldsAreWhereTheKernelLooks) {
   EXPECT_EQ(kIoasMapFile, IOMMU_IOAS_MAP_FILE);
   EXPECT_EQ(sizeof(IoasMapFile), sizeof(iommu_ioas_map_file));
   EXPECT_EQ(offsetof(IoasMapFile, offset_bytes), offsetof(iommu_ioas_map_file, start));
+#endif
+#ifdef VFIO_DEVICE_ATTACH_IOMMUFD_PT
+  EXPECT_EQ(kVfioBindIommufd, VFIO_DEVICE_BIND_IOMMUFD);
+  EXPECT_EQ(kVfioAttachIommufd, VFIO_DEVICE_ATTACH_IOMMUFD_PT);
+  EXPECT_EQ(sizeof(VfioBindIommufd), sizeof(vfio_device_bind_iommufd));
+  EXPECT_EQ(offsetof(VfioBindIommufd, iommufd), offsetof(vfio_device_bind_iommufd, iommufd));
+  EXPECT_EQ(sizeof(VfioAttachIommufd), sizeof(vfio_device_attach_iommufd_pt));
 #endif
 #ifdef IOMMU_IOAS_CHANGE_PROCESS
   EXPECT_EQ(kIoasChangeProcess, IOMMU_IOAS_CHANGE_PROCESS);
