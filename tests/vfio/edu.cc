@@ -10,7 +10,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "libcpr/base/ioctl.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
 
@@ -19,6 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr size_t kPendingAt = 0x24, kAcknowledgeAt = 0x64;
 constexpr size_t kSourceAt = 0x80, kTargetAt = 0x88, kCountAt = 0x90, kCommandAt = 0x98;
 
 std::string FirstWord(const fs::path& path) {
@@ -33,20 +33,12 @@ absl::Status Write(const fs::path& path, const std::string& text) {
   return file.good() ? absl::OkStatus() : absl::InternalError(absl::StrCat("write of ", path.string()));
 }
 
-absl::StatusOr<vfio_region_info> Region(int device, uint32_t index) {
-  vfio_region_info info = {};
-  info.argsz = sizeof(info);
-  info.index = index;
-  CPR_RETURN_IF_ERROR(CPR_IOCTL(device, VFIO_DEVICE_GET_REGION_INFO, &info).status());
-  return info;
-}
-
-absl::Status LetMasterTheBus(int device) {
-  CPR_ASSIGN_OR_RETURN(const vfio_region_info config, Region(device, VFIO_PCI_CONFIG_REGION_INDEX));
+absl::Status LetMasterTheBus(const vfio::Device& device) {
+  CPR_ASSIGN_OR_RETURN(const vfio::Device::Region config, device.GetRegion(VFIO_PCI_CONFIG_REGION_INDEX));
   const uint16_t command = PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
-  const off_t at = static_cast<off_t>(config.offset + PCI_COMMAND);
-  return ::pwrite(device, &command, sizeof(command), at) == sizeof(command) ? absl::OkStatus()
-                                                                            : ErrnoStatus(errno, "PCI command");
+  const off_t at = static_cast<off_t>(config.offset_bytes + PCI_COMMAND);
+  return ::pwrite(device.fd(), &command, sizeof(command), at) == sizeof(command) ? absl::OkStatus()
+                                                                                 : ErrnoStatus(errno, "PCI command");
 }
 
 }  // namespace
@@ -66,11 +58,16 @@ absl::StatusOr<Edu::Place> Edu::Bind() {
   return absl::NotFoundError("there is no PCI device 1234:11e8");
 }
 
-absl::StatusOr<Edu> Edu::Create(UniqueFd device) {
-  CPR_RETURN_IF_ERROR(LetMasterTheBus(device.get()));
-  CPR_ASSIGN_OR_RETURN(const vfio_region_info bar, Region(device.get(), VFIO_PCI_BAR0_REGION_INDEX));
-  CPR_ASSIGN_OR_RETURN(Mapping registers, Mapping::Create(device.get(), bar.offset, bar.size));
-  return Edu(std::move(device), std::move(registers));
+absl::StatusOr<Edu> Edu::Create(const vfio::Device& device) {
+  CPR_RETURN_IF_ERROR(LetMasterTheBus(device));
+  CPR_ASSIGN_OR_RETURN(const vfio::Device::Region bar, device.GetRegion(VFIO_PCI_BAR0_REGION_INDEX));
+  CPR_ASSIGN_OR_RETURN(Mapping registers, Mapping::Create(device.fd(), bar.offset_bytes, bar.size_bytes));
+  return Edu(std::move(registers));
+}
+
+void Edu::AcknowledgeInterrupt() {
+  *reinterpret_cast<volatile uint32_t*>(registers_.data() + kAcknowledgeAt) =
+      *reinterpret_cast<volatile uint32_t*>(registers_.data() + kPendingAt);
 }
 
 void Edu::Start(uint64_t from, uint64_t to, uint32_t size_bytes, uint64_t command) {

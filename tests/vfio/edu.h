@@ -3,12 +3,13 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "libcpr/base/mapping.h"
-#include "libcpr/base/unique_fd.h"
+#include "libcpr/vfio/device.h"
 
 namespace cpr::testing {
 
@@ -27,24 +28,27 @@ class Edu {
   // Finds the device and gives it to vfio-pci. kNotFound.
   static absl::StatusOr<Place> Bind();
 
-  // Takes a device's fd, whose DMA is set up. Maps its registers and lets it master the bus.
-  static absl::StatusOr<Edu> Create(UniqueFd device);
+  // `device` is lent to the call. Maps its registers and lets it master the bus.
+  static absl::StatusOr<Edu> Create(const vfio::Device& device);
 
-  // From memory to the buffer and from the buffer to memory; each returns at once, AwaitDma when it is done.
-  void ReadFrom(uint64_t iova, uint32_t size_bytes) { Start(iova, kBufferAt, size_bytes, kStart); }
+  // From memory to the buffer and from the buffer to memory; each returns at once, AwaitDma when it is done. The first
+  // one may end with an interrupt, which an INTx repeats until it is acknowledged.
+  void ReadFrom(uint64_t iova, uint32_t size_bytes, bool interrupt = false) {
+    Start(iova, kBufferAt, size_bytes, kStart | (interrupt ? kInterrupt : 0));
+  }
+  void AcknowledgeInterrupt();
   void WriteTo(uint64_t iova, uint32_t size_bytes) { Start(kBufferAt, iova, size_bytes, kStart | kToMemory); }
   absl::Status AwaitDma(absl::Duration limit = absl::Seconds(60)) const;
 
  private:
-  static constexpr uint64_t kBufferAt = 0x40000, kStart = 1, kToMemory = 2;
+  static constexpr uint64_t kBufferAt = 0x40000, kStart = 1, kToMemory = 2, kInterrupt = 4;
 
-  Edu(UniqueFd device, Mapping registers) : device_(std::move(device)), registers_(std::move(registers)) {}
+  explicit Edu(Mapping registers) : registers_(std::move(registers)) {}
   void Start(uint64_t from, uint64_t to, uint32_t size_bytes, uint64_t command);
   volatile uint64_t& Register(size_t offset) const {
     return *reinterpret_cast<volatile uint64_t*>(registers_.data() + offset);
   }
 
-  UniqueFd device_;
   Mapping registers_;
 };
 

@@ -3,12 +3,15 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/vfio.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -21,11 +24,11 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "libcpr/base/io.h"
-#include "libcpr/base/ioctl.h"
 #include "libcpr/base/mapping.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
 #include "libcpr/testing/matchers.h"
+#include "libcpr/vfio/device.h"
 #include "libcpr/vfio/iommufd.h"
 #include "libcpr/vfio/type1_container.h"
 #include "tests/vfio/edu.h"
@@ -79,6 +82,15 @@ absl::Status LimitLockedMemory(rlim_t bytes) {
   return ::setresuid(kNobody, kNobody, kNobody) == 0 ? absl::OkStatus() : ErrnoStatus(errno, "setresuid");
 }
 
+// That `eventfd` has been signalled so often since the last look; waits for the first.
+absl::Status ExpectCount(int eventfd, uint64_t count) {
+  pollfd readable = {eventfd, POLLIN, 0};
+  eventfd_t seen = 0;
+  if (count != 0 && ::poll(&readable, 1, 10'000) != 1) return absl::DeadlineExceededError("no interrupt");
+  if (::eventfd_read(eventfd, &seen) != 0 && errno != EAGAIN) return ErrnoStatus(errno, "eventfd");
+  return seen == count ? absl::OkStatus() : absl::DataLossError(absl::StrCat(seen, " interrupts, not ", count));
+}
+
 // With that capability an iommufd counts nothing, and moves no count.
 absl::Status DropIpcLock() {
   __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
@@ -97,10 +109,10 @@ struct View {
     return {{.iova = kLowIova, .size_bytes = kHalfBytes, .vaddr = ram.data()},
             {.iova = kHighIova, .size_bytes = kHalfBytes, .vaddr = ram.data() + kHalfBytes}};
   }
-  void BeginCopy(char with) {
+  void BeginCopy(char with, bool interrupt = false) {
     std::memset(ram.data(), with, kBytes);
     std::memset(ram.data() + kHalfBytes, 0, kBytes);
-    edu->ReadFrom(kLowIova, kBytes);
+    edu->ReadFrom(kLowIova, kBytes, interrupt);
   }
   absl::Status EndCopy(char with) {
     CPR_RETURN_IF_ERROR(edu->AwaitDma());
@@ -129,14 +141,15 @@ class VfioHandoverTest : public ::testing::Test {
   absl::StatusOr<View> MakeView() const {
     View view;
     CPR_ASSIGN_OR_RETURN(view.ram, Mapping::Create(ram_.get(), 0, 2 * kHalfBytes));
-    CPR_ASSIGN_OR_RETURN(UniqueFd device, DupFd(device_.get()));
-    CPR_ASSIGN_OR_RETURN(Edu edu, Edu::Create(std::move(device)));
+    CPR_ASSIGN_OR_RETURN(UniqueFd fd, DupFd(device_->fd()));
+    CPR_ASSIGN_OR_RETURN(Edu edu, Edu::Create(Device::Adopt(std::move(fd))));
     view.edu.emplace(std::move(edu));
     return view;
   }
 
   Edu::Place place_;
-  UniqueFd ram_, device_;
+  UniqueFd ram_;
+  std::optional<Device> device_;
 };
 
 class Type1HandoverTest : public VfioHandoverTest {
@@ -151,11 +164,9 @@ class Type1HandoverTest : public VfioHandoverTest {
     CPR_ASSERT_OK_AND_ASSIGN(Mapping ram, Mapping::Create(ram_.get(), 0, 2 * kHalfBytes));
     old_.ram = std::move(ram);
     for (const DmaMapping& mapping : old_.Mappings()) ASSERT_THAT(container_->Map(mapping), IsOk());
-    CPR_ASSERT_OK_AND_ASSIGN(const int device, CPR_IOCTL(group_.get(), VFIO_GROUP_GET_DEVICE_FD,
-                                                         static_cast<const volatile void*>(place_.address.c_str())));
-    device_ = UniqueFd(device);
-    CPR_ASSERT_OK_AND_ASSIGN(UniqueFd same, DupFd(device_.get()));
-    CPR_ASSERT_OK_AND_ASSIGN(Edu edu, Edu::Create(std::move(same)));
+    CPR_ASSERT_OK_AND_ASSIGN(Device device, Device::OpenInGroup(group_.get(), place_.address));
+    device_.emplace(std::move(device));
+    CPR_ASSERT_OK_AND_ASSIGN(Edu edu, Edu::Create(*device_));
     old_.edu.emplace(std::move(edu));
     ASSERT_THAT(old_.Copy('a'), IsOk()) << "the device does not work at all";
   }
@@ -233,6 +244,54 @@ TEST_F(Type1HandoverTest, AListThatIsNotTheKernelsIsRefused) {
   EXPECT_THAT(old_.Copy('b'), IsOk());
 }
 
+// As an eventfd of a vCPU's interrupt would be: nobody reads it while the device changes hands.
+TEST_F(Type1HandoverTest, AnMsiThatComesMeanwhileIsFoundInTheNewProcess) {
+  const UniqueFd interrupt(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  ASSERT_THAT(device_->ConnectInterrupts(VFIO_PCI_MSI_IRQ_INDEX, 0, {interrupt.get()}), IsOk());
+  old_.BeginCopy('b', /*interrupt=*/true);
+  ASSERT_THAT(container_->ReleaseMappings(), IsOk());
+  ASSERT_THAT(old_.edu->AwaitDma(), IsOk());
+  EXPECT_THAT(InAnotherProcess([&]() -> absl::Status {
+                CPR_ASSIGN_OR_RETURN(View view, MakeView());
+                CPR_ASSIGN_OR_RETURN(Type1Container container, Adopt(view.Mappings()));
+                CPR_RETURN_IF_ERROR(container.TakeMappings());
+                CPR_RETURN_IF_ERROR(ExpectCount(interrupt.get(), 1));
+                for (const char letter : {'c', 'd'}) {
+                  view.edu->AcknowledgeInterrupt();
+                  view.BeginCopy(letter, /*interrupt=*/true);
+                  CPR_RETURN_IF_ERROR(view.EndCopy(letter));
+                }
+                return ExpectCount(interrupt.get(), 2);
+              }),
+              IsOk());
+  ASSERT_THAT(container_->ReclaimMappings(), IsOk());
+}
+
+// The kernel masks an INTx when it comes: in the new process it is still masked, and unmasking it brings it back, as
+// nobody has acknowledged it.
+TEST_F(Type1HandoverTest, AnIntxIsStillMaskedAndPendingInTheNewProcess) {
+  const UniqueFd interrupt(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  ASSERT_THAT(device_->ConnectInterrupts(VFIO_PCI_INTX_IRQ_INDEX, 0, {interrupt.get()}), IsOk());
+  old_.BeginCopy('b', /*interrupt=*/true);
+  ASSERT_THAT(container_->ReleaseMappings(), IsOk());
+  ASSERT_THAT(old_.edu->AwaitDma(), IsOk());
+  EXPECT_THAT(InAnotherProcess([&]() -> absl::Status {
+                CPR_ASSIGN_OR_RETURN(UniqueFd fd, DupFd(device_->fd()));
+                const Device device = Device::Adopt(std::move(fd));
+                CPR_ASSIGN_OR_RETURN(View view, MakeView());
+                CPR_ASSIGN_OR_RETURN(Type1Container container, Adopt(view.Mappings()));
+                CPR_RETURN_IF_ERROR(container.TakeMappings());
+                CPR_RETURN_IF_ERROR(ExpectCount(interrupt.get(), 1));
+                CPR_RETURN_IF_ERROR(device.UnmaskIntx());
+                CPR_RETURN_IF_ERROR(ExpectCount(interrupt.get(), 1));
+                view.edu->AcknowledgeInterrupt();
+                CPR_RETURN_IF_ERROR(device.UnmaskIntx());
+                return ExpectCount(interrupt.get(), 0);
+              }),
+              IsOk());
+  ASSERT_THAT(container_->ReclaimMappings(), IsOk());
+}
+
 class IommufdHandoverTest : public VfioHandoverTest {
  protected:
   void SetUp() override {
@@ -241,8 +300,9 @@ class IommufdHandoverTest : public VfioHandoverTest {
     CPR_ASSERT_OK_AND_ASSIGN(UniqueFd fd, Iommufd::Open());
     CPR_ASSERT_OK_AND_ASSIGN(Iommufd iommufd, Iommufd::Create(std::move(fd)));
     iommufd_.emplace(std::move(iommufd));
-    CPR_ASSERT_OK_AND_ASSIGN(device_, OpenFile(place_.node, O_RDWR));
-    ASSERT_THAT(iommufd_->Attach(device_.get()).status(), IsOk());
+    CPR_ASSERT_OK_AND_ASSIGN(Device device, Device::OpenNode(place_.node));
+    device_.emplace(std::move(device));
+    ASSERT_THAT(iommufd_->Attach(device_->fd()).status(), IsOk());
     ASSERT_THAT(iommufd_->Map({.iova = kLowIova, .size_bytes = kHalfBytes, .fd = ram_.get()}), IsOk());
     ASSERT_THAT(
         iommufd_->Map({.iova = kHighIova, .size_bytes = kHalfBytes, .fd = ram_.get(), .offset_bytes = kHalfBytes}),
