@@ -66,6 +66,15 @@ void ReadPort(ArgReader* args, DeviceOption* device) {
   }
 }
 
+void ReadVfio(ArgReader* args, DeviceOption* device) {
+  device->iommufd = args->String("iommufd");
+  const auto host = args->String("host");
+  if (!host.has_value()) return;
+  device->host = CanonicalHostAddress(*host).value_or("");
+  if (!device->host.empty()) return;
+  args->Fail(Invalid(absl::StrCat("Property '", device->driver, ".host' doesn't take value '", *host, "'")));
+}
+
 class Resolver {
  public:
   Resolver(const Backends& backends, std::set<std::string>* used_chardevs)
@@ -76,6 +85,7 @@ class Resolver {
       return Invalid(absl::StrCat("Duplicate device ID '", device.id, "'"));
     }
     if (device.driver == kPort) return AddPort(device);
+    if (device.driver == kVfioDriverName) return AddVfio(device);
     const Kind kind = KindOfDriver(device.driver);
     VirtioDeviceConfig config{.kind = kind, .id = device.id, .serial = device.serial};
     if (kind == Kind::kBlk) CPR_RETURN_IF_ERROR(FindImage(device.drive, &config));
@@ -83,14 +93,17 @@ class Resolver {
     return Place(std::move(config), device.slot);
   }
 
-  absl::StatusOr<std::vector<VirtioDeviceConfig>> Finish() {
+  absl::StatusOr<ResolvedDevices> Finish() {
     for (const DriveOption& drive : backends_.drives) {
       if (used_drives_.count(drive.id) == 0) return Invalid(absl::StrCat("drive '", drive.id, "': nothing uses it"));
     }
     for (const NetdevOption& netdev : backends_.netdevs) {
       if (used_netdevs_.count(netdev.id) == 0) return Invalid(absl::StrCat("netdev ", netdev.id, " has no peer"));
     }
-    return std::move(devices_);
+    for (const std::string& id : backends_.iommufds) {
+      if (used_iommufds_.count(id) == 0) return Invalid(absl::StrCat("-object ", id, ": nothing uses it"));
+    }
+    return ResolvedDevices{.virtio = std::move(devices_), .vfio = std::move(vfio_devices_)};
   }
 
  private:
@@ -142,19 +155,43 @@ class Resolver {
     return absl::OkStatus();
   }
 
-  absl::Status Place(VirtioDeviceConfig config, std::optional<unsigned> slot) {
-    config.slot = slot.value_or(1);
-    while (!slot.has_value() && slots_.count(config.slot) != 0) ++config.slot;
-    const char* const name = VirtioDriverName(config.kind);
-    if (config.slot >= kVirtioSlots) {
+  // Takes the slot that was asked for, or the lowest free one. `name` is the driver's.
+  absl::StatusOr<unsigned> TakeSlot(std::optional<unsigned> wanted, const char* name) {
+    unsigned slot = wanted.value_or(1);
+    while (!wanted.has_value() && slots_.count(slot) != 0) ++slot;
+    if (slot >= kVirtioSlots) {
       return Invalid(absl::StrCat("PCI: no slot/function available for ", name, ", all in use or reserved"));
     }
-    const auto [taken, is_new] = slots_.try_emplace(config.slot, name);
-    if (!is_new) {
-      return Invalid(absl::StrFormat("PCI: slot %d function 0 not available for %s, in use by %s", config.slot, name,
-                                     taken->second));
-    }
+    const auto [taken, is_new] = slots_.try_emplace(slot, name);
+    if (is_new) return slot;
+    return Invalid(
+        absl::StrFormat("PCI: slot %d function 0 not available for %s, in use by %s", slot, name, taken->second));
+  }
+
+  absl::Status Place(VirtioDeviceConfig config, std::optional<unsigned> slot) {
+    CPR_ASSIGN_OR_RETURN(config.slot, TakeSlot(slot, VirtioDriverName(config.kind)));
     devices_.push_back(std::move(config));
+    return absl::OkStatus();
+  }
+
+  absl::Status FindIommufd(const std::string& id) {
+    const auto ids = backends_.iommufds;
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) {
+      return Invalid(absl::StrCat("Property 'vfio-pci.iommufd' can't find value '", id, "'"));
+    }
+    used_iommufds_.insert(id);
+    return absl::OkStatus();
+  }
+
+  absl::Status AddVfio(const DeviceOption& device) {
+    if (device.iommufd.has_value()) CPR_RETURN_IF_ERROR(FindIommufd(*device.iommufd));
+    if (device.host.empty()) return Invalid("No provided host device. Use -device vfio-pci,host=DDDD:BB:DD.F");
+    if (!used_hosts_.insert(device.host).second) {
+      return Invalid(absl::StrCat("vfio ", device.host, ": device is already attached"));
+    }
+    CPR_ASSIGN_OR_RETURN(const unsigned slot, TakeSlot(device.slot, kVfioDriverName));
+    vfio_devices_.push_back(
+        {.slot = slot, .id = device.id, .host = device.host, .iommufd = device.iommufd.value_or("")});
     return absl::OkStatus();
   }
 
@@ -196,8 +233,9 @@ class Resolver {
   const Backends& backends_;
   std::set<std::string>* const used_chardevs_;
   std::vector<VirtioDeviceConfig> devices_;
+  std::vector<VfioDeviceConfig> vfio_devices_;
   std::map<unsigned, const char*> slots_;  // and who is there
-  std::set<std::string> ids_, used_drives_, used_netdevs_;
+  std::set<std::string> ids_, used_drives_, used_netdevs_, used_iommufds_, used_hosts_;
 };
 
 }  // namespace
@@ -237,6 +275,9 @@ absl::StatusOr<DeviceOption> ParseDevice(absl::string_view argument) {
   device.id = args.String("id").value_or("");
   if (device.driver == kPort) {
     ReadPort(&args, &device);
+  } else if (device.driver == kVfioDriverName) {
+    ReadSlot(&args, &device);
+    ReadVfio(&args, &device);
   } else if (KindOfDriver(device.driver) == Kind::kUnspecified) {
     args.Fail(Invalid(absl::StrCat("'", device.driver, "' is not a valid device model name")));
   } else {
@@ -256,8 +297,8 @@ DeviceOption DeviceOfDrive(const DriveOption& drive) {
   return {.text = drive.text, .driver = VirtioDriverName(Kind::kBlk), .drive = drive.id};
 }
 
-absl::StatusOr<std::vector<VirtioDeviceConfig>> ResolveDevices(absl::Span<const DeviceOption> devices,
-                                                               const Backends& backends, std::set<std::string>* used) {
+absl::StatusOr<ResolvedDevices> ResolveDevices(absl::Span<const DeviceOption> devices, const Backends& backends,
+                                               std::set<std::string>* used) {
   Resolver resolver(backends, used);
   for (const DeviceOption& device : devices) {
     CPR_RETURN_IF_ERROR(Annotate(resolver.Add(device), device.text));

@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "vmm/options/chardev_option.h"
 #include "vmm/options/netdev_option.h"
+#include "vmm/vfio/config.h"
 #include "vmm/virtio/config.h"
 
 namespace cpr {
@@ -31,12 +32,14 @@ struct DeviceOption {
   std::string text;  // the option with its argument, for messages
   std::string driver;
   std::string id;
-  std::optional<unsigned> slot;    // PCI devices: addr
-  std::string drive, serial;       // virtio-blk-pci
-  std::string netdev;              // virtio-net-pci
-  std::optional<MacAddress> mac;   // virtio-net-pci
-  std::string chardev, name;       // virtserialport
-  std::optional<std::string> bus;  // virtserialport: the id of a virtio-serial-pci, perhaps with ".0"
+  std::optional<unsigned> slot;        // PCI devices: addr
+  std::string drive, serial;           // virtio-blk-pci
+  std::string netdev;                  // virtio-net-pci
+  std::optional<MacAddress> mac;       // virtio-net-pci
+  std::string chardev, name;           // virtserialport
+  std::optional<std::string> bus;      // virtserialport: the id of a virtio-serial-pci, perhaps with ".0"
+  std::string host;                    // vfio-pci: canonical; empty: not given
+  std::optional<std::string> iommufd;  // vfio-pci
 };
 
 // Parse the arguments of the options. kInvalidArgument with QEMU's text where it has one. Thread-safe.
@@ -52,14 +55,21 @@ struct Backends {
   absl::Span<const DriveOption> drives;
   absl::Span<const NetdevOption> netdevs;
   absl::Span<const ChardevOption> chardevs;
+  absl::Span<const std::string> iommufds;  // ids
 };
 
-// The machine's devices in the order of the command line: each with its drive or netdev and in its slot, the lowest
-// free one unless it asks for another; each port with its chardev and at its bus, the last virtio-serial-pci before it
-// or one of its own; network devices without an address with QEMU's, 52:54:00:12:34:56 and on. `used` has the ids of
-// the chardevs that are taken, and gets those taken here. kInvalidArgument begins with the option. Thread-safe.
-absl::StatusOr<std::vector<VirtioDeviceConfig>> ResolveDevices(absl::Span<const DeviceOption> devices,
-                                                               const Backends& backends, std::set<std::string>* used);
+// A machine's devices, each kind in the order of the command line. They share the slots.
+struct ResolvedDevices {
+  std::vector<VirtioDeviceConfig> virtio;
+  std::vector<VfioDeviceConfig> vfio;
+};
+
+// The machine's devices: each with its drive, netdev or iommufd and in its slot, the lowest free one unless it asks for
+// another; each port with its chardev and at its bus, the last virtio-serial-pci before it or one of its own; network
+// devices without an address with QEMU's, 52:54:00:12:34:56 and on. `used` has the ids of the chardevs that are taken,
+// and gets those taken here. kInvalidArgument begins with the option. Thread-safe.
+absl::StatusOr<ResolvedDevices> ResolveDevices(absl::Span<const DeviceOption> devices, const Backends& backends,
+                                               std::set<std::string>* used);
 
 }  // namespace cpr
 

@@ -104,6 +104,45 @@ TEST(DeviceOptionTest, KernelMayMoveTheFrames) {
   }
 }
 
+TEST(DeviceOptionTest, VfioDevicesShareTheSlotsWithTheOthers) {
+  CPR_ASSERT_OK_AND_ASSIGN(
+      const Options options,
+      Parse(
+          "-object iommufd,id=iommufd0 -device vfio-pci,host=0000:00:04.0,id=a,iommufd=iommufd0 -device virtio-rng-pci "
+          "-device vfio-pci,host=05:1f.7 -device vfio-pci,host=6:0.0,addr=4,iommufd=iommufd0 "
+          R"(-device {"driver":"vfio-pci","host":"ABCD:ef:00.1","addr":"1f"})"));
+  EXPECT_THAT(options.devices, ElementsAre(VirtioDeviceConfig{.kind = Kind::kRng, .slot = 2}));
+  EXPECT_THAT(options.vfio_devices,
+              ElementsAre(VfioDeviceConfig{.slot = 1, .id = "a", .host = "0000:00:04.0", .iommufd = "iommufd0"},
+                          VfioDeviceConfig{.slot = 3, .host = "0000:05:1f.7"},
+                          VfioDeviceConfig{.slot = 4, .host = "0000:06:00.0", .iommufd = "iommufd0"},
+                          VfioDeviceConfig{.slot = 31, .host = "abcd:ef:00.1"}));
+}
+
+// An iommufd is not taken for the machine's RAM, nor does it hide which object that is.
+TEST(DeviceOptionTest, IommufdsAreNoMemory) {
+  constexpr char kDevice[] = "-object iommufd,id=i -device vfio-pci,host=00:04.0,iommufd=i";
+  CPR_ASSERT_OK_AND_ASSIGN(const Options implicit, Parse(kDevice));
+  EXPECT_FALSE(implicit.memory_backend.has_value());
+  CPR_ASSERT_OK_AND_ASSIGN(const Options given,
+                           Parse(absl::StrCat("-object memory-backend-ram,id=r,size=1M ", kDevice)));
+  EXPECT_EQ(given.memory_backend->id, "r");
+  CPR_ASSERT_OK_AND_ASSIGN(
+      const Options json,
+      Parse(R"(-object {"qom-type":"iommufd","id":"i"} -device {"driver":"vfio-pci","host":"0:4.0","iommufd":"i"})"));
+  EXPECT_EQ(json.vfio_devices, implicit.vfio_devices);
+}
+
+TEST(DeviceOptionTest, RefusesMalformedHostAddresses) {
+  for (const std::string address :
+       {"", "4", "04.0", "00:04", "00:04.", "00:.0", ":04.0", "00:04.8", "00:20.0", "100:04.0", "10000:00:04.0",
+        "0:0000:00:04.0", "00:04.0.0", "00:04.0x", "0x0:04.0", "-1:04.0", "+0:04.0", "g:04.0"}) {
+    const std::string option = absl::StrCat("-device vfio-pci,host=", address);
+    EXPECT_EQ(Parse(option).status().message(),
+              absl::StrCat(option, ": Property 'vfio-pci.host' doesn't take value '", address, "'"));
+  }
+}
+
 TEST(DeviceOptionTest, RefusesByName) {
   const struct {
     std::string line, message;
@@ -135,6 +174,26 @@ TEST(DeviceOptionTest, RefusesByName) {
        "-netdev tap,id=n,fd=3,vhostfd=x: File descriptor named 'x' has not been found"},
       {"-netdev tap,id=n,fd=3,vhost=off,vhostfd=4",
        "-netdev tap,id=n,fd=3,vhost=off,vhostfd=4: vhostfd(s)= is not valid without vhost"},
+      {"-device vfio-pci", "-device vfio-pci: No provided host device. Use -device vfio-pci,host=DDDD:BB:DD.F"},
+      {"-device vfio-pci,host=00:04.0,sysfsdev=/s",
+       "-device vfio-pci,host=00:04.0,sysfsdev=/s: Property 'vfio-pci.sysfsdev' not found"},
+      {"-device vfio-pci,host=00:04.0,addr=0",
+       "-device vfio-pci,host=00:04.0,addr=0: Property 'vfio-pci.addr' doesn't take value '0'"},
+      {"-device vfio-pci,host=00:04.0 -device vfio-pci,host=0000:0:4.0",
+       "-device vfio-pci,host=0000:0:4.0: vfio 0000:00:04.0: device is already attached"},
+      {"-device vfio-pci,host=00:04.0,iommufd=i",
+       "-device vfio-pci,host=00:04.0,iommufd=i: Property 'vfio-pci.iommufd' can't find value 'i'"},
+      {"-device vfio-pci,host=00:04.0,iommufd=",
+       "-device vfio-pci,host=00:04.0,iommufd=: Property 'vfio-pci.iommufd' can't find value ''"},
+      {"-object memory-backend-ram,id=r,size=1M -device vfio-pci,host=00:04.0,iommufd=r",
+       "-device vfio-pci,host=00:04.0,iommufd=r: Property 'vfio-pci.iommufd' can't find value 'r'"},
+      {"-device virtio-rng-pci -device vfio-pci,host=00:04.0,addr=1",
+       "-device vfio-pci,host=00:04.0,addr=1: PCI: slot 1 function 0 not available for vfio-pci, in use by "
+       "virtio-rng-pci"},
+      {"-device vfio-pci,host=00:04.0 -device virtio-rng-pci,addr=1",
+       "-device virtio-rng-pci,addr=1: PCI: slot 1 function 0 not available for virtio-rng-pci, in use by vfio-pci"},
+      {"-device vfio-pci,host=00:04.0,id=v -device virtio-rng-pci,id=v",
+       "-device virtio-rng-pci,id=v: Duplicate device ID 'v'"},
       {"-device virtio-rng-pci,max-bytes=1",
        "-device virtio-rng-pci,max-bytes=1: Property 'virtio-rng-pci.max-bytes' not found"},
       {"-device virtio-blk-pci", "-device virtio-blk-pci: drive property not set"},
@@ -195,6 +254,8 @@ TEST(DeviceOptionTest, SlotsEnd) {
   EXPECT_EQ(full.devices.back().slot, 31u);
   EXPECT_EQ(Parse(absl::StrCat(line, "-device virtio-rng-pci")).status().message(),
             "-device virtio-rng-pci: PCI: no slot/function available for virtio-rng-pci, all in use or reserved");
+  EXPECT_EQ(Parse(absl::StrCat(line, "-device vfio-pci,host=0:4.0")).status().message(),
+            "-device vfio-pci,host=0:4.0: PCI: no slot/function available for vfio-pci, all in use or reserved");
 }
 
 }  // namespace

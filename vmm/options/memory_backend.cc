@@ -52,7 +52,6 @@ absl::StatusOr<MemoryBackend> ParseMemoryBackend(absl::string_view text) {
   ArgReader args(object, is_json ? ArgSource::kJson : ArgSource::kKeyValues);
   MemoryBackend backend;
   const std::string type = args.RequiredString("qom-type");
-  if (type == "iommufd") return absl::UnimplementedError("object 'iommufd' is not supported by this program yet");
   if (args.failed()) return args.Finish();
   if (type == "memory-backend-file") backend.kind = MemoryBackendKind::kFile;
   if (type == "memory-backend-memfd") backend.kind = MemoryBackendKind::kMemfd;

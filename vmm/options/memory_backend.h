@@ -28,8 +28,7 @@ struct MemoryBackend {
 };
 
 // Parses the argument of -object: memory-backend-file|-memfd|-ram,id=,size=,..., also as JSON. As with QEMU, share is
-// on for memfd and off for the others unless given. kInvalidArgument names what is wrong; kUnimplemented: an object
-// that later releases have. Thread-safe.
+// on for memfd and off for the others unless given. kInvalidArgument names what is wrong. Thread-safe.
 absl::StatusOr<MemoryBackend> ParseMemoryBackend(absl::string_view text);
 
 // kInvalidArgument: a value that no backend has, such as a size of 0.

@@ -49,8 +49,11 @@ constexpr OptionEntry kOptions[] = {
     {"smp", "[cpus=]N", &ParseSmp, "number of vCPUs, 1 to 64 (1)"},
     {"m", "[size=]SIZE", &ParseMemorySize,
      "RAM, in MiB or with a suffix (128M); a shared memfd unless an -object says else"},
-    {"object", "memory-backend-file|memory-backend-memfd|memory-backend-ram,id=ID,size=SIZE[,share=on|off][,...]",
-     &ParseObject, "where RAM comes from: mem-path=, align=; hugetlb=, hugetlbsize=; prealloc="},
+    {"object",
+     "memory-backend-file|memory-backend-memfd|memory-backend-ram,id=ID,size=SIZE[,share=on|off][,...] or "
+     "iommufd,id=ID",
+     &ParseObject,
+     "where RAM comes from: mem-path=, align=; hugetlb=, hugetlbsize=; prealloc=; or what a vfio-pci does DMA through"},
     {"kernel", "FILE", &StoreText<&Options::kernel>, "PVH ELF kernel to boot"},
     {"initrd", "FILE", &StoreText<&Options::initrd>, "initial RAM disk"},
     {"append", "TEXT", &StoreText<&Options::append>, "the kernel's command line"},
@@ -65,7 +68,7 @@ constexpr OptionEntry kOptions[] = {
      &ParseNetdevOption, "the host's end of a virtio-net-pci"},
     {"device",
      "virtio-blk-pci,drive=ID[,serial=TEXT]|virtio-net-pci,netdev=ID[,mac=MAC]|virtio-serial-pci|virtio-rng-pci"
-     "[,id=ID][,addr=SLOT]",
+     "|vfio-pci,host=[DOMAIN:]BUS:DEVICE.FUNCTION[,iommufd=ID][,id=ID][,addr=SLOT]",
      &ParseDeviceOption,
      "a PCI device; also virtserialport,chardev=ID[,name=NAME][,bus=ID.0], a port of virtio-serial-pci"},
     {"qmp", "unix:P,server=on,wait=off|stdio", &ParseQmp, "a QMP monitor"},

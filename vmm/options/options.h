@@ -12,6 +12,7 @@
 #include "vmm/options/chardev_option.h"
 #include "vmm/options/memory_backend.h"
 #include "vmm/options/sandbox_option.h"
+#include "vmm/vfio/config.h"
 #include "vmm/virtio/config.h"
 
 namespace cpr {
@@ -51,8 +52,9 @@ struct Options {
   std::optional<std::string> initrd;
   std::optional<std::string> append;
 
-  std::optional<ChardevOption> serial;      // with chardev:ID, what ID stands for
-  std::vector<VirtioDeviceConfig> devices;  // -device, with what -drive, -blockdev and -chardev say
+  std::optional<ChardevOption> serial;         // with chardev:ID, what ID stands for
+  std::vector<VirtioDeviceConfig> devices;     // -device, with what -drive, -blockdev and -chardev say
+  std::vector<VfioDeviceConfig> vfio_devices;  // -device vfio-pci
   std::vector<MonitorOptions> monitors;
 
   std::optional<std::string> name;
@@ -69,8 +71,7 @@ struct Options {
 };
 
 // Parses `args`, the words after the program's name. kInvalidArgument with QEMU's text where it has one, beginning with
-// the option: "-m 5x: Parameter 'size' expects ..."; kUnimplemented: an option of QEMU's that this program does not
-// have yet. Thread-safe.
+// the option: "-m 5x: Parameter 'size' expects ...". Thread-safe.
 absl::StatusOr<Options> ParseOptions(absl::Span<const std::string> args);
 absl::StatusOr<Options> ParseOptions(int argc, const char* const* argv);
 

@@ -38,6 +38,25 @@ absl::Status ParseMonitorOption(absl::string_view argument, MonitorOptions::Prot
   return absl::OkStatus();
 }
 
+// The id of an iommufd, or nullopt if the object is another one.
+absl::StatusOr<std::optional<std::string>> ParseIommufd(absl::string_view argument) {
+  bool is_json = false;
+  CPR_ASSIGN_OR_RETURN(const JsonObject object, ParseKeyValuesOrJson(argument, "qom-type", &is_json));
+  ArgReader args(object, is_json ? ArgSource::kJson : ArgSource::kKeyValues);
+  if (args.String("qom-type") != "iommufd") return std::nullopt;
+  const std::string id = args.RequiredString("id");
+  if (!IsIdentifier(id)) args.Fail(absl::InvalidArgumentError("Parameter 'id' expects an identifier"));
+  CPR_RETURN_IF_ERROR(args.Finish());
+  return id;
+}
+
+absl::Status CheckObjectId(absl::string_view id, const RawOptions& raw) {
+  const auto same = [id](const MemoryBackend& other) { return other.id == id; };
+  const bool taken = std::any_of(raw.objects.begin(), raw.objects.end(), same) ||
+                     std::find(raw.iommufds.begin(), raw.iommufds.end(), id) != raw.iommufds.end();
+  return CheckId(id, taken, "object");
+}
+
 absl::Status AddDrive(absl::StatusOr<DriveOption> drive, RawOptions* raw) {
   if (!drive.ok()) return drive.status();
   const auto same = [&](const DriveOption& other) { return other.id == drive->id; };
@@ -121,10 +140,14 @@ absl::Status ParseMemorySize(absl::string_view argument, RawOptions* raw) {
 }
 
 absl::Status ParseObject(absl::string_view argument, RawOptions* raw) {
+  CPR_ASSIGN_OR_RETURN(const std::optional<std::string> iommufd, ParseIommufd(argument));
+  if (iommufd.has_value()) {
+    CPR_RETURN_IF_ERROR(CheckObjectId(*iommufd, *raw));
+    raw->iommufds.push_back(*iommufd);
+    return absl::OkStatus();
+  }
   CPR_ASSIGN_OR_RETURN(MemoryBackend backend, ParseMemoryBackend(argument));
-  const auto same = [&](const MemoryBackend& other) { return other.id == backend.id; };
-  const bool taken = std::any_of(raw->objects.begin(), raw->objects.end(), same);
-  CPR_RETURN_IF_ERROR(CheckId(backend.id, taken, "object"));
+  CPR_RETURN_IF_ERROR(CheckObjectId(backend.id, *raw));
   raw->objects.push_back(std::move(backend));
   return absl::OkStatus();
 }

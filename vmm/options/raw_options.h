@@ -21,6 +21,7 @@ struct RawOptions {
   std::optional<std::string> serial_chardev_id;  // -serial chardev:
   bool serial_given = false;
   std::vector<MemoryBackend> objects;
+  std::vector<std::string> iommufds;  // ids of -object iommufd
   std::vector<ChardevOption> chardevs;
   std::set<std::string> used_chardevs;  // ids
   std::vector<DriveOption> drives;      // -drive and -blockdev

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -49,15 +50,16 @@ absl::Status ResolveSerial(RawOptions* raw) {
   return absl::OkStatus();
 }
 
-absl::Status ResolveVirtio(RawOptions* raw) {
+absl::Status ResolvePciDevices(RawOptions* raw) {
   // As in QEMU, a drive's own device comes behind those of -device.
   for (const DriveOption& drive : raw->drives) {
     if (drive.own_device) raw->devices.push_back(DeviceOfDrive(drive));
   }
-  CPR_ASSIGN_OR_RETURN(
-      raw->options.devices,
-      ResolveDevices(raw->devices, {.drives = raw->drives, .netdevs = raw->netdevs, .chardevs = raw->chardevs},
-                     &raw->used_chardevs));
+  const Backends backends = {
+      .drives = raw->drives, .netdevs = raw->netdevs, .chardevs = raw->chardevs, .iommufds = raw->iommufds};
+  CPR_ASSIGN_OR_RETURN(ResolvedDevices devices, ResolveDevices(raw->devices, backends, &raw->used_chardevs));
+  raw->options.devices = std::move(devices.virtio);
+  raw->options.vfio_devices = std::move(devices.vfio);
   for (const ChardevOption& chardev : raw->chardevs) {
     if (raw->used_chardevs.count(chardev.id) != 0) continue;
     return absl::InvalidArgumentError(absl::StrCat("-chardev ", chardev.id, ": nothing uses it"));
@@ -111,7 +113,7 @@ absl::Status CheckBoot(const Options& options) {
 absl::Status ResolveOptions(RawOptions* raw) {
   CPR_RETURN_IF_ERROR(ResolveMemory(raw));
   CPR_RETURN_IF_ERROR(ResolveSerial(raw));
-  CPR_RETURN_IF_ERROR(ResolveVirtio(raw));
+  CPR_RETURN_IF_ERROR(ResolvePciDevices(raw));
   CPR_RETURN_IF_ERROR(ResolveStdio(raw));
   CPR_RETURN_IF_ERROR(ResolveIncoming(raw));
   return CheckBoot(raw->options);
