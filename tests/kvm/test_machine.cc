@@ -25,6 +25,7 @@ MachineDescription DescribeGuestMachine(const GuestMachineOptions& options) {
   machine.name = "";
   machine.uuid = "";
   machine.devices = options.devices;
+  machine.vfio_devices.emplace();
   return machine;
 }
 

@@ -61,7 +61,8 @@ void CompareMemory(const MemoryBackend& given, const MemoryBackend& saved, Diffe
   differences->CompareValue(property("hugetlbsize"), given.hugetlb_size_bytes, saved.hugetlb_size_bytes, number);
 }
 
-const VirtioDeviceConfig* DeviceIn(unsigned slot, const std::vector<VirtioDeviceConfig>& devices) {
+template <typename Config>
+const Config* DeviceIn(unsigned slot, const std::vector<Config>& devices) {
   const auto found = std::find_if(devices.begin(), devices.end(), [slot](const auto& d) { return d.slot == slot; });
   return found == devices.end() ? nullptr : &*found;
 }
@@ -83,19 +84,38 @@ void CompareDevice(const VirtioDeviceConfig& given, const VirtioDeviceConfig& sa
   differences->CompareValue(property("mac"), given.net.mac, saved.net.mac, MacText);
 }
 
-void CompareDevices(const std::vector<VirtioDeviceConfig>& given, const std::vector<VirtioDeviceConfig>& saved,
-                    Differences* differences) {
-  const auto driver = [](const VirtioDeviceConfig* device) -> std::string {
-    return device == nullptr ? "none" : VirtioDriverName(device->kind);
-  };
+void CompareDevice(const VfioDeviceConfig& given, const VfioDeviceConfig& saved, absl::string_view place,
+                   Differences* differences) {
+  const auto backend = [](bool container) { return container ? "container" : "iommufd"; };
+  differences->CompareValue(absl::StrCat(place, ": host"), given.host, saved.host, Quoted);
+  differences->CompareValue(absl::StrCat(place, ": backend"), given.iommufd.empty(), saved.iommufd.empty(), backend);
+}
+
+// What is in one of a machine's slots: at most one of the two.
+struct SlotContent {
+  const VirtioDeviceConfig* virtio = nullptr;
+  const VfioDeviceConfig* vfio = nullptr;
+
+  std::string Driver() const {
+    if (vfio != nullptr) return kVfioDriverName;
+    return virtio == nullptr ? "none" : VirtioDriverName(virtio->kind);
+  }
+};
+
+SlotContent ContentOf(unsigned slot, const MachineDescription& machine) {
+  return {.virtio = machine.devices.has_value() ? DeviceIn(slot, *machine.devices) : nullptr,
+          .vfio = machine.vfio_devices.has_value() ? DeviceIn(slot, *machine.vfio_devices) : nullptr};
+}
+
+void CompareDevices(const MachineDescription& given, const MachineDescription& saved, Differences* differences) {
   for (unsigned slot = 0; slot < kVirtioSlots; ++slot) {
-    const VirtioDeviceConfig* const ours = DeviceIn(slot, given);
-    const VirtioDeviceConfig* const theirs = DeviceIn(slot, saved);
+    const SlotContent ours = ContentOf(slot, given);
+    const SlotContent theirs = ContentOf(slot, saved);
     const std::string place = absl::StrCat("-device in PCI slot ", slot);
-    differences->CompareValue(place, driver(ours), driver(theirs), [](const std::string& name) { return name; });
-    if (ours != nullptr && theirs != nullptr && ours->kind == theirs->kind) {
-      CompareDevice(*ours, *theirs, place, differences);
-    }
+    differences->CompareValue(place, ours.Driver(), theirs.Driver(), [](const std::string& name) { return name; });
+    if (ours.Driver() != theirs.Driver()) continue;
+    if (ours.virtio != nullptr) CompareDevice(*ours.virtio, *theirs.virtio, place, differences);
+    if (ours.vfio != nullptr) CompareDevice(*ours.vfio, *theirs.vfio, place, differences);
   }
 }
 
@@ -109,6 +129,13 @@ std::vector<VirtioDeviceConfig> WithChardevsOf(const std::vector<VirtioDeviceCon
     device.net.fd = DeviceIn(device.slot, given)->net.fd;
     device.net.vhost_fd = DeviceIn(device.slot, given)->net.vhost_fd;
   }
+  return saved;
+}
+
+// `saved` has the same devices.
+std::vector<VfioDeviceConfig> WithIdsOf(const std::vector<VfioDeviceConfig>& given,
+                                        std::vector<VfioDeviceConfig> saved) {
+  for (VfioDeviceConfig& device : saved) device.id = DeviceIn(device.slot, given)->id;
   return saved;
 }
 
@@ -127,7 +154,10 @@ MachineDescription DescribeGiven(const Options& options) {
   machine.append = options.append;
   machine.serial = options.serial;
   if (machine.serial.has_value()) machine.serial->config.path = *Absolute(machine.serial->config.path);
-  if (!options.devices.empty()) machine.devices = AbsoluteDevices(options.devices);
+  if (!options.devices.empty() || !options.vfio_devices.empty()) {
+    machine.devices = AbsoluteDevices(options.devices);
+    machine.vfio_devices = options.vfio_devices;
+  }
   machine.name = options.name;
   machine.uuid = options.uuid;
   return machine;
@@ -145,7 +175,10 @@ MachineDescription DescribeMachine(const Options& options) {
                                    .share = options.aux_ram_share.value_or(true)};
   }
   machine.implicit_ram_shared.reset();
-  if (!machine.devices.has_value()) machine.devices.emplace();
+  if (!machine.devices.has_value()) {
+    machine.devices.emplace();
+    machine.vfio_devices.emplace();
+  }
   for (auto* text : {&machine.kernel, &machine.initrd, &machine.append, &machine.name, &machine.uuid}) {
     if (!text->has_value()) *text = "";
   }
@@ -176,7 +209,7 @@ std::vector<std::string> DescribeDifferences(const MachineDescription& given, co
     differences.CompareValue("-serial", given.serial->none, saved.serial->none,
                              [](bool none) { return none ? "none" : "a port"; });
   }
-  if (given.devices.has_value()) CompareDevices(*given.devices, *saved.devices, &differences);
+  if (given.devices.has_value() || given.vfio_devices.has_value()) CompareDevices(given, saved, &differences);
   return differences.Take();
 }
 
@@ -189,6 +222,7 @@ absl::StatusOr<MachineDescription> JoinDescriptions(const MachineDescription& gi
   if (given.name.has_value()) machine.name = given.name;
   if (given.serial.has_value()) machine.serial = given.serial;
   if (given.devices.has_value()) machine.devices = WithChardevsOf(*given.devices, *saved.devices);
+  if (given.vfio_devices.has_value()) machine.vfio_devices = WithIdsOf(*given.vfio_devices, *saved.vfio_devices);
   return machine;
 }
 

@@ -12,6 +12,7 @@
 #include "vmm/options/chardev_option.h"
 #include "vmm/options/memory_backend.h"
 #include "vmm/options/options.h"
+#include "vmm/vfio/config.h"
 #include "vmm/virtio/config.h"
 
 namespace cpr {
@@ -30,7 +31,9 @@ struct MachineDescription {
   std::optional<std::string> initrd;
   std::optional<std::string> append;
   std::optional<ChardevOption> serial;  // `none`: the machine has no serial port
+  // In slots that they share. Both are given, or neither.
   std::optional<std::vector<VirtioDeviceConfig>> devices;
+  std::optional<std::vector<VfioDeviceConfig>> vfio_devices;
   std::optional<std::string> name;
   std::optional<std::string> uuid;
 
@@ -48,10 +51,11 @@ MachineDescription DescribeGiven(const Options& options);
 
 // One text for each thing in which the partial description `given` differs from the complete one `saved`:
 // "-smp is 4, the machine has 2". What does not concern the guest may differ: the name, what stands behind the serial
-// port and a virtio-serial-pci's ports, devices' ids, the fd of a tap, prealloc. Thread-safe.
+// port and a virtio-serial-pci's ports, devices' and iommufds' ids, the fd of a tap, prealloc. Thread-safe.
 std::vector<std::string> DescribeDifferences(const MachineDescription& given, const MachineDescription& saved);
 
-// The description to build the arriving machine by: `saved`, with the name and the chardevs of `given`.
+// The description to build the arriving machine by: `saved`, with the name, the chardevs and the devices' ids of
+// `given`. iommufds keep the ids that their fds come under.
 // kFailedPrecondition: they differ; the message names every difference. Thread-safe.
 absl::StatusOr<MachineDescription> JoinDescriptions(const MachineDescription& given, const MachineDescription& saved);
 

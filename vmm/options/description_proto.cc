@@ -146,6 +146,38 @@ absl::StatusOr<VirtioDeviceConfig> DeviceFromProto(const v1::MachineVirtioDevice
   return device;
 }
 
+void VfioDeviceToProto(const VfioDeviceConfig& device, v1::MachineVfioDevice* proto) {
+  proto->set_slot(device.slot);
+  proto->set_id(device.id);
+  proto->set_host(device.host);
+  proto->set_iommufd(device.iommufd);
+}
+
+absl::StatusOr<VfioDeviceConfig> VfioDeviceFromProto(const v1::MachineVfioDevice& proto) {
+  VfioDeviceConfig device;
+  CPR_TAKE_FIELD(proto, slot, &device.slot);
+  CPR_TAKE_FIELD(proto, id, &device.id);
+  CPR_TAKE_FIELD(proto, host, &device.host);
+  CPR_TAKE_FIELD(proto, iommufd, &device.iommufd);
+  if (device.slot == 0 || device.slot >= kVirtioSlots) return OutOfRange("slot");
+  if (CanonicalHostAddress(device.host) != device.host) return OutOfRange("host");
+  if (!device.iommufd.empty() && !IsIdentifier(device.iommufd)) return OutOfRange("iommufd");
+  return device;
+}
+
+// `slots` has those that are taken, and gets those taken here.
+absl::Status TakeVfioDevices(const v1::MachineDevices& proto, std::set<unsigned>* slots, MachineDescription* machine) {
+  std::set<std::string> hosts;
+  machine->vfio_devices.emplace();
+  for (const v1::MachineVfioDevice& device_proto : proto.vfio()) {
+    auto device = VfioDeviceFromProto(device_proto);
+    if (!device.ok()) return Annotate(device.status(), "field 'devices'");
+    if (!slots->insert(device->slot).second || !hosts.insert(device->host).second) return OutOfRange("devices");
+    machine->vfio_devices->push_back(*std::move(device));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status TakeDevices(const v1::MachineDescription& proto, MachineDescription* machine) {
   if (!proto.has_devices()) return absl::DataLossError("field 'devices' is missing");
   std::set<unsigned> slots;
@@ -156,7 +188,7 @@ absl::Status TakeDevices(const v1::MachineDescription& proto, MachineDescription
     if (!slots.insert(device->slot).second) return OutOfRange("devices");
     machine->devices->push_back(*std::move(device));
   }
-  return absl::OkStatus();
+  return TakeVfioDevices(proto.devices(), &slots, machine);
 }
 
 absl::Status CheckMachine(const v1::MachineDescription& proto) {
@@ -188,6 +220,8 @@ v1::MachineDescription MachineDescriptionToProto(const MachineDescription& machi
   proto.mutable_devices();
   for (const VirtioDeviceConfig& device : *machine.devices)
     DeviceToProto(device, proto.mutable_devices()->add_virtio());
+  for (const VfioDeviceConfig& device : *machine.vfio_devices)
+    VfioDeviceToProto(device, proto.mutable_devices()->add_vfio());
   return proto;
 }
 

@@ -38,10 +38,16 @@ constexpr char kDevices[] =
     "-drive if=none,id=d0,file=/d,format=raw -device virtio-blk-pci,drive=d0,addr=4 -chardev null,id=c0 -device "
     "virtserialport,chardev=c0,name=p0 -device virtio-rng-pci,id=r ";
 
+constexpr char kVfio[] =
+    "-object iommufd,id=i -device vfio-pci,host=0:4.0,id=v,iommufd=i -device virtio-rng-pci -device "
+    "vfio-pci,host=0:5.0 ";
+
 TEST(DescriptionTest, FillsInTheDefaults) {
   const MachineDescription machine = DescribeMachine(Parse("-kernel /k"));
   EXPECT_EQ(machine.irqchip, IrqchipKind::kSplit);
   EXPECT_EQ(machine.vcpus, 1u);
+  EXPECT_EQ(machine.devices, std::vector<VirtioDeviceConfig>());
+  EXPECT_EQ(machine.vfio_devices, std::vector<VfioDeviceConfig>());
   EXPECT_EQ(machine.memory_bytes, 128u << 20);
   EXPECT_EQ(*machine.memory,
             (MemoryBackend{.kind = MemoryBackendKind::kMemfd, .id = "pc.ram", .size_bytes = 128 << 20, .share = true}))
@@ -61,13 +67,26 @@ TEST(DescriptionTest, PathsBecomeAbsolute) {
 }
 
 TEST(DescriptionTest, SurvivesItsProto) {
-  for (const std::string& line : {std::string(kBoot), absl::StrCat(kDevices, "-kernel /k"),
-                                  std::string("-kernel /k -nodefaults -machine kernel-irqchip=on")}) {
+  for (const std::string& line :
+       {std::string(kBoot), absl::StrCat(kDevices, "-kernel /k"), absl::StrCat(kVfio, "-kernel /k"),
+        std::string("-kernel /k -nodefaults -machine kernel-irqchip=on")}) {
     MachineDescription machine = DescribeMachine(Parse(line));
     CPR_ASSERT_OK_AND_ASSIGN(const MachineDescription again,
                              MachineDescriptionFromProto(MachineDescriptionToProto(machine)));
     EXPECT_EQ(again, machine) << line;
   }
+}
+
+// An older program's state lists none, and it can read the state of a machine that has none.
+TEST(DescriptionTest, MachineWithoutVfioDevicesIsWrittenAsItWasBeforeThereWereAny) {
+  const MachineDescription machine = DescribeMachine(Parse(absl::StrCat(kVfio, "-kernel /k")));
+  v1::MachineDescription proto = MachineDescriptionToProto(machine);
+  EXPECT_EQ(proto.devices().vfio_size(), 2);
+  proto.mutable_devices()->clear_vfio();
+  CPR_ASSERT_OK_AND_ASSIGN(const MachineDescription older, MachineDescriptionFromProto(proto));
+  EXPECT_EQ(older.devices, machine.devices);
+  EXPECT_EQ(older.vfio_devices, std::vector<VfioDeviceConfig>());
+  EXPECT_EQ(MachineDescriptionToProto(older).SerializeAsString(), proto.SerializeAsString());
 }
 
 // Also what a file the user may have moved, or another log for the serial port, does not make another machine.
@@ -143,6 +162,55 @@ TEST(DescriptionTest, ComparesDevicesByTheirSlots) {
   }
 }
 
+// Ids are names for the user alone.
+TEST(DescriptionTest, ComparesVfioDevices) {
+  const MachineDescription saved = DescribeMachine(Parse(absl::StrCat(kVfio, "-kernel /k")));
+  const struct {
+    std::string line;
+    std::vector<std::string> differences;
+  } kCases[] = {
+      {"", {}},
+      {kVfio, {}},
+      {"-object iommufd,id=j -device virtio-rng-pci,addr=2 -device vfio-pci,host=0:5.0,id=w,addr=3 "
+       "-device vfio-pci,host=0000:00:04.0,iommufd=j",
+       {}},
+      {"-object iommufd,id=i -device vfio-pci,host=0:6.0 -device virtio-rng-pci -device "
+       "vfio-pci,host=0:5.0,iommufd=i",
+       {"-device in PCI slot 1: host is '0000:00:06.0', the machine has '0000:00:04.0'",
+        "-device in PCI slot 1: backend is container, the machine has iommufd",
+        "-device in PCI slot 3: backend is iommufd, the machine has container"}},
+      {"-object iommufd,id=i -device vfio-pci,host=0:4.0,iommufd=i -device vfio-pci,host=0:5.0,addr=4",
+       {"-device in PCI slot 2 is none, the machine has virtio-rng-pci",
+        "-device in PCI slot 3 is none, the machine has vfio-pci",
+        "-device in PCI slot 4 is vfio-pci, the machine has none"}},
+      {"-device virtio-rng-pci,addr=1 -device virtio-rng-pci,addr=2",
+       {"-device in PCI slot 1 is virtio-rng-pci, the machine has vfio-pci",
+        "-device in PCI slot 3 is none, the machine has vfio-pci"}},
+  };
+  for (const auto& c : kCases) {
+    EXPECT_EQ(DescribeDifferences(DescribeGiven(Parse("-incoming defer " + c.line)), saved), c.differences) << c.line;
+  }
+  EXPECT_THAT(DescribeDifferences(DescribeGiven(Parse("-incoming defer -device vfio-pci,host=0:4.0")),
+                                  DescribeMachine(Parse("-kernel /k"))),
+              ElementsAre("-device in PCI slot 1 is vfio-pci, the machine has none"));
+}
+
+// The iommufd's fd comes under the id that the old side knew it by.
+TEST(DescriptionTest, JoiningTakesTheNewSidesIdsOfVfioDevices) {
+  const MachineDescription saved = DescribeMachine(Parse(absl::StrCat(kVfio, "-kernel /k")));
+  CPR_ASSERT_OK_AND_ASSIGN(
+      const MachineDescription joined,
+      JoinDescriptions(
+          DescribeGiven(Parse("-incoming defer -object iommufd,id=j -device vfio-pci,host=0:5.0,id=w,addr=3 "
+                              "-device vfio-pci,host=0:4.0,iommufd=j -device virtio-rng-pci")),
+          saved));
+  EXPECT_THAT(*joined.vfio_devices, ElementsAre(VfioDeviceConfig{.slot = 1, .host = "0000:00:04.0", .iommufd = "i"},
+                                                VfioDeviceConfig{.slot = 3, .id = "w", .host = "0000:00:05.0"}));
+  CPR_ASSERT_OK_AND_ASSIGN(const MachineDescription same,
+                           JoinDescriptions(DescribeGiven(Parse("-incoming defer")), saved));
+  EXPECT_EQ(same, saved);
+}
+
 TEST(DescriptionTest, ComparesNetworkDevices) {
   const MachineDescription saved = DescribeMachine(
       Parse("-netdev tap,id=n,ifname=tap0,script=no,downscript=no -device virtio-net-pci,netdev=n -kernel /k"));
@@ -206,6 +274,31 @@ v1::MachineVirtioDevice* Rng(v1::MachineDescription& machine) {
   return device;
 }
 
+v1::MachineVfioDevice* Vfio(v1::MachineDescription& machine) {
+  v1::MachineVfioDevice* const device = machine.mutable_devices()->add_vfio();
+  device->set_slot(8);
+  device->set_id("");
+  device->set_host("0000:01:00.0");
+  device->set_iommufd("");
+  return device;
+}
+
+TEST(DescriptionTest, SaysWhichPartOfAVfioDeviceIsBroken) {
+  const auto read = [](void (*change)(v1::MachineVfioDevice*)) {
+    v1::MachineDescription proto = MachineDescriptionToProto(DescribeMachine(Parse("-kernel /k")));
+    change(Vfio(proto));
+    return MachineDescriptionFromProto(proto).status();
+  };
+  constexpr auto kDataLoss = absl::StatusCode::kDataLoss;
+  EXPECT_THAT(read([](v1::MachineVfioDevice*) {}), IsOk());
+  EXPECT_THAT(read([](v1::MachineVfioDevice* device) { device->set_slot(32); }),
+              StatusIs(kDataLoss, "field 'devices': field 'slot' is out of range"));
+  EXPECT_THAT(read([](v1::MachineVfioDevice* device) { device->set_host("01:00.0"); }),
+              StatusIs(kDataLoss, "field 'devices': field 'host' is out of range"));
+  EXPECT_THAT(read([](v1::MachineVfioDevice* device) { device->clear_iommufd(); }),
+              StatusIs(kDataLoss, "field 'devices': field 'iommufd' is missing"));
+}
+
 struct DescriptionTraits {
   using Object = MachineDescription;
   using Proto = v1::MachineDescription;
@@ -218,7 +311,7 @@ struct DescriptionTraits {
               "-uuid 00000000-0000-0000-0000-000000000003 -drive if=none,id=d,file=/d,format=raw,readonly=on "
               "-device virtio-blk-pci,drive=d,serial=s,id=b -chardev null,id=c -device virtserialport,chardev=c,name=p "
               "-device virtio-rng-pci -netdev tap,id=t,ifname=tap0,script=no,downscript=no "
-              "-device virtio-net-pci,netdev=t "
+              "-device virtio-net-pci,netdev=t -object iommufd,id=i -device vfio-pci,host=0:4.0,iommufd=i,id=v "
               "-object memory-backend-memfd,id=m,size=4M,share=off,hugetlb=on,hugetlbsize=2M,prealloc=on"));
   }
   static Proto Save(const Object& object) { return MachineDescriptionToProto(object); }
@@ -259,6 +352,28 @@ struct DescriptionTraits {
            net.set_mac("12345");
            net.set_vhost(false);
          }},
+        {"VFIO slot 0", [](Proto& p) { Vfio(p)->set_slot(0); }},
+        {"VFIO slot 32", [](Proto& p) { Vfio(p)->set_slot(32); }},
+        {"VFIO device in a virtio device's slot", [](Proto& p) { Vfio(p)->set_slot(Rng(p)->slot()); }},
+        {"two VFIO devices in a slot",
+         [](Proto& p) {
+           Vfio(p);
+           Vfio(p)->set_host("0000:02:00.0");
+         }},
+        {"VFIO device twice",
+         [](Proto& p) {
+           Vfio(p);
+           Vfio(p)->set_slot(9);
+         }},
+        {"VFIO device without an address", [](Proto& p) { Vfio(p)->set_host(""); }},
+        {"address out of range", [](Proto& p) { Vfio(p)->set_host("0000:01:20.0"); }},
+        {"address in short", [](Proto& p) { Vfio(p)->set_host("01:00.0"); }},
+        {"address that is a path", [](Proto& p) { Vfio(p)->set_host("../0000:01:00.0"); }},
+        {"iommufd that is no id", [](Proto& p) { Vfio(p)->set_iommufd("/"); }},
+        {"VFIO device without a slot", [](Proto& p) { Vfio(p)->clear_slot(); }},
+        {"VFIO device without an id", [](Proto& p) { Vfio(p)->clear_id(); }},
+        {"VFIO device without host", [](Proto& p) { Vfio(p)->clear_host(); }},
+        {"VFIO device without iommufd", [](Proto& p) { Vfio(p)->clear_iommufd(); }},
         {"ports of no bus", [](Proto& p) { Rng(p)->add_ports(); }},
         {"port without chardev",
          [](Proto& p) {
