@@ -31,7 +31,7 @@ void Notify(int eventfd) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Msix>> Msix::Create(unsigned vectors, MsiRouter* router) {
+absl::StatusOr<std::unique_ptr<Msix>> Msix::Create(unsigned vectors, MsiRouter* router, bool shared) {
   if (vectors == 0 || vectors > kMaxVectors) {
     return absl::InvalidArgumentError(absl::StrCat("MSI-X with ", vectors, " vectors"));
   }
@@ -42,7 +42,8 @@ absl::StatusOr<std::unique_ptr<Msix>> Msix::Create(unsigned vectors, MsiRouter* 
     vector.eventfd.Reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (vector.eventfd.get() < 0) return ErrnoStatus(errno, "eventfd of an MSI-X vector");
     CPR_ASSIGN_OR_RETURN(vector.gsi, router->AllocateGsi());
-    CPR_RETURN_IF_ERROR(msix->Follow(vector, true));
+    vector.shared = shared;
+    CPR_RETURN_IF_ERROR(msix->Follow(vector, !shared));
   }
   return msix;
 }

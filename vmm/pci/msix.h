@@ -36,7 +36,8 @@ class Msix {
   static constexpr unsigned kEntryBytes = 16;
 
   // kInvalidArgument: `vectors` is 0 or beyond kMaxVectors. Errors of `router`, which must outlive the object.
-  static absl::StatusOr<std::unique_ptr<Msix>> Create(unsigned vectors, MsiRouter* router);
+  // With `shared` all vectors are as after Share: KVM is not told of those that the guest never uses.
+  static absl::StatusOr<std::unique_ptr<Msix>> Create(unsigned vectors, MsiRouter* router, bool shared = false);
   ~Msix();
   Msix(const Msix&) = delete;
   Msix& operator=(const Msix&) = delete;

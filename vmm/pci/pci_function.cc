@@ -56,6 +56,9 @@ PciFunction::PciFunction(const Identity& identity) {
   Put(absl::MakeSpan(writable_), kPciInterruptLine, 1, 0xff);
 }
 
+PciFunction::PciFunction(std::vector<uint8_t> config, std::vector<uint8_t> writable)
+    : config_(config), initial_(std::move(config)), writable_(std::move(writable)) {}
+
 void PciFunction::SetConfig(unsigned offset, unsigned size_bytes, uint32_t value) {
   MutexLock lock(&mutex_);
   Put(absl::MakeSpan(config_), offset, size_bytes, value);
@@ -92,9 +95,19 @@ unsigned PciFunction::AddCapability(uint8_t id, absl::Span<const uint8_t> body, 
   return offset;
 }
 
+absl::Status PciFunction::AdoptMsix(unsigned capability, const MsixPlace& place, MsiRouter* router) {
+  CPR_ASSIGN_OR_RETURN(msix_, Msix::Create(place.vectors, router, /*shared=*/true));
+  msix_place_ = place;
+  msix_place_.pba_bar = place.pba_bar.value_or(place.bar);
+  msix_place_.pba_offset = place.pba_offset.value_or((place.table_offset + msix_->table_bytes() + 7) / 8 * 8);
+  msix_capability_ = capability;
+  return absl::OkStatus();
+}
+
 absl::Status PciFunction::AddMsix(const MsixPlace& place, MsiRouter* router) {
   CPR_ASSIGN_OR_RETURN(msix_, Msix::Create(place.vectors, router));
   msix_place_ = place;
+  msix_place_.pba_bar = place.bar;
   const uint64_t pba = place.pba_offset.value_or((place.table_offset + msix_->table_bytes() + 7) / 8 * 8);
   msix_place_.pba_offset = pba;
   const uint64_t end = std::max(place.table_offset + msix_->table_bytes(), pba + msix_->pba_bytes());
@@ -211,21 +224,28 @@ void PciFunction::SetBarAddress(unsigned index, uint64_t address) {
   }
 }
 
+// Where in the MSI-X table or among the pending bits an access of the BAR is; nullopt: elsewhere.
+std::optional<uint64_t> PciFunction::TableOffset(unsigned bar, uint64_t offset) const {
+  if (msix_ == nullptr || bar != msix_place_.bar) return std::nullopt;
+  const uint64_t table = offset - msix_place_.table_offset;
+  return table < msix_->table_bytes() ? std::make_optional(table) : std::nullopt;
+}
+
+std::optional<uint64_t> PciFunction::PbaOffset(unsigned bar, uint64_t offset) const {
+  if (msix_ == nullptr || bar != *msix_place_.pba_bar) return std::nullopt;
+  const uint64_t pba = offset - *msix_place_.pba_offset;
+  return pba < msix_->pba_bytes() ? std::make_optional(pba) : std::nullopt;
+}
+
 uint64_t PciFunction::AccessBarRead(unsigned bar, uint64_t offset, unsigned size_bytes) {
-  if (msix_ != nullptr && bar == msix_place_.bar) {
-    const uint64_t table = offset - msix_place_.table_offset, pba = offset - *msix_place_.pba_offset;
-    if (table < msix_->table_bytes()) return msix_->ReadTable(table, size_bytes);
-    if (pba < msix_->pba_bytes()) return msix_->ReadPba(pba, size_bytes);
-  }
+  if (const auto table = TableOffset(bar, offset)) return msix_->ReadTable(*table, size_bytes);
+  if (const auto pba = PbaOffset(bar, offset)) return msix_->ReadPba(*pba, size_bytes);
   return ReadBar(bar, offset, size_bytes);
 }
 
 void PciFunction::AccessBarWrite(unsigned bar, uint64_t offset, unsigned size_bytes, uint64_t value) {
-  if (msix_ != nullptr && bar == msix_place_.bar) {
-    const uint64_t table = offset - msix_place_.table_offset, pba = offset - *msix_place_.pba_offset;
-    if (table < msix_->table_bytes()) return msix_->WriteTable(table, size_bytes, value);
-    if (pba < msix_->pba_bytes()) return;
-  }
+  if (const auto table = TableOffset(bar, offset)) return msix_->WriteTable(*table, size_bytes, value);
+  if (PbaOffset(bar, offset).has_value()) return;
   WriteBar(bar, offset, size_bytes, value);
 }
 

@@ -59,6 +59,9 @@ class PciFunction {
     unsigned config_bytes = 256;  // or 4096
   };
   explicit PciFunction(const Identity& identity);
+  // One whose configuration space exists already, but for its BARs; `writable`, as long, has ones where the guest may
+  // write. The capabilities in it stay where they are.
+  PciFunction(std::vector<uint8_t> config, std::vector<uint8_t> writable);
   virtual ~PciFunction() = default;
   PciFunction(const PciFunction&) = delete;
   PciFunction& operator=(const PciFunction&) = delete;
@@ -76,8 +79,12 @@ class PciFunction {
     unsigned vectors = 1;
     uint64_t table_offset = 0;
     std::optional<uint64_t> pba_offset = std::nullopt;  // behind the table if not given
+    std::optional<unsigned> pba_bar = std::nullopt;     // the table's if not given
   };
   absl::Status AddMsix(const MsixPlace& place, MsiRouter* router);
+  // The same for a capability that is in the configuration space already, at offset `capability`, of a device that
+  // others signal for: Msix::Create with `shared`.
+  absl::Status AdoptMsix(unsigned capability, const MsixPlace& place, MsiRouter* router);
 
   // Null: the function has none.
   Msix* msix() { return msix_.get(); }
@@ -125,6 +132,8 @@ class PciFunction {
   void SetConfig(unsigned offset, unsigned size_bytes, uint32_t value);
 
  private:
+  std::optional<uint64_t> TableOffset(unsigned bar, uint64_t offset) const;
+  std::optional<uint64_t> PbaOffset(unsigned bar, uint64_t offset) const;
   void UpdateMsixControl();
   absl::Status Validate(const PciFunctionState& state) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
