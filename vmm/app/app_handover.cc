@@ -40,6 +40,10 @@ std::vector<std::string> App::Leaving::Blockers(Mode mode) {
     return {"Can't migrate the vm that was paused due to previous migration"};
   }
   std::vector<std::string> blockers = MachineOutgoing::Blockers(mode);
+  const bool has_vfio = app_->machine_->vfio_devices() != nullptr;
+  if (mode == Mode::kReboot && has_vfio && app_->run_state_ != RunState::kSuspended) {
+    blockers.push_back("VFIO device only supports cpr-reboot for runstate suspended");
+  }
   const SandboxOption& sandbox = app_->setup_.options.sandbox;
   if (mode == Mode::kExec && sandbox.on && !sandbox.spawn) {
     blockers.push_back("-sandbox spawn=deny lets no other program be executed");
@@ -70,6 +74,7 @@ void App::Leaving::Resume() {
 
 App::Arriving::Arriving(App* app)
     : MachineIncoming(&*app->system_, app->loop_.get(), DescribeGiven(app->setup_.options),
+                      app->setup_.handoff != nullptr,
                       [app](GuestEvent event, const std::string& text) { app->OnGuestEvent(event, text); }),
       app_(app),
       returned_(app->setup_.handoff != nullptr && app->setup_.handoff->returned_because().has_value()) {}

@@ -20,7 +20,7 @@ namespace {
 
 constexpr char kMachine[] = "machine", kIoapic[] = "ioapic", kSerial[] = "serial", kChardev[] = "serial-chardev",
                kCmos[] = "cmos", kReset[] = "reset-control", kAcpiPm[] = "acpi-pm", kPciHost[] = "pci-host",
-               kPciFunction[] = "pci-function";
+               kPciFunction[] = "pci-function", kVfio[] = "vfio";
 constexpr uint32_t kVersion = 1;
 
 SectionInfo InfoOf(const char* name, Stage stage) { return {.name = name, .version = kVersion, .stage = stage}; }
@@ -102,18 +102,34 @@ absl::Status AddDevices(Machine* machine, SectionRegistry& sections) {
   return platform.devices() == nullptr ? absl::OkStatus() : platform.devices()->AddSections(sections);
 }
 
+absl::Status AddVfioSection(EarlyState* state, SectionRegistry& sections) {
+  SectionInfo info = InfoOf(kVfio, Stage::kEarly);
+  info.optional = !state->vfio.has_value();  // for who does not know yet what arrives
+  return sections.Add(ProtoSection<v1::VfioState>(
+      info,
+      [state](v1::VfioState* proto) {
+        *proto = VfioStateToProto(*state->vfio);
+        return absl::OkStatus();
+      },
+      [state](const v1::VfioState& proto) -> absl::Status {
+        CPR_ASSIGN_OR_RETURN(state->vfio, VfioStateFromProto(proto));
+        return absl::OkStatus();
+      }));
+}
+
 }  // namespace
 
 std::vector<SectionSupport> GuestSectionSupport() {
   std::vector<SectionSupport> support = kvm::KvmSectionSupport();
-  for (const char* name : {kMachine, kIoapic, kSerial, kChardev, kCmos, kReset, kAcpiPm, kPciHost, kPciFunction}) {
+  for (const char* name :
+       {kMachine, kIoapic, kSerial, kChardev, kCmos, kReset, kAcpiPm, kPciHost, kPciFunction, kVfio}) {
     support.push_back({name, kVersion});
   }
   for (SectionSupport& device : VirtioDeviceSet::Support()) support.push_back(std::move(device));
   return support;
 }
 
-absl::Status AddEarlySections(EarlyState* state, SectionRegistry& sections) {
+absl::Status AddEarlySections(EarlyState* state, bool incoming, SectionRegistry& sections) {
   CPR_RETURN_IF_ERROR(sections.Add(ProtoSection<v1::MachineDescription>(
       InfoOf(kMachine, Stage::kEarly),
       [state](v1::MachineDescription* proto) {
@@ -124,6 +140,7 @@ absl::Status AddEarlySections(EarlyState* state, SectionRegistry& sections) {
         CPR_ASSIGN_OR_RETURN(state->description, MachineDescriptionFromProto(proto));
         return absl::OkStatus();
       })));
+  if (incoming || state->vfio.has_value()) CPR_RETURN_IF_ERROR(AddVfioSection(state, sections));
   return kvm::AddConfigSection(&state->kvm, sections);
 }
 

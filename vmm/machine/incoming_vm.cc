@@ -57,12 +57,17 @@ absl::Status MachineIncoming::Build(Inventory& arrived) {
   CPR_ASSIGN_OR_RETURN(GuestMemory memory, GuestMemory::Create(std::move(arrived.blocks)));
   CPR_ASSIGN_OR_RETURN(std::unique_ptr<Chardev> serial, BuildSerial(description, arrived.fds));
   CPR_RETURN_IF_ERROR(DropOtherPortsFds(description, arrived.fds));
+  std::optional<VfioDeviceSet::Arrived> vfio;
+  if (early_.vfio.has_value()) {
+    vfio = {.state = *early_.vfio, .fds = &arrived.fds, .same_process = same_process_};
+  }
   CPR_ASSIGN_OR_RETURN(machine_, Machine::Create(system_, loop_,
                                                  {.description = std::move(description),
                                                   .kvm = early_.kvm,
                                                   .memory = std::move(memory),
                                                   .serial = std::move(serial),
-                                                  .fds = &arrived.fds},
+                                                  .fds = &arrived.fds,
+                                                  .vfio = std::move(vfio)},
                                                  on_event_));
   return AddLateSections(machine_.get(), /*plan=*/{}, arrived.sections);
 }

@@ -15,13 +15,20 @@ namespace cpr {
 // A machine on its way in, built by the description that arrives. To be used on the event loop's thread.
 class MachineIncoming : public IncomingVm {
  public:
-  // `given`: what the user's command line says of the machine, which must not differ. `system` and `loop` must outlive
-  // it and the machine.
-  MachineIncoming(const kvm::System* system, EventLoop* loop, MachineDescription given, Machine::EventCallback on_event)
-      : system_(system), loop_(loop), given_(std::move(given)), on_event_(std::move(on_event)) {}
+  // `given`: what the user's command line says of the machine, which must not differ. `same_process`: the guest comes
+  // from an earlier program of this process. `system` and `loop` must outlive it and the machine.
+  MachineIncoming(const kvm::System* system, EventLoop* loop, MachineDescription given, bool same_process,
+                  Machine::EventCallback on_event)
+      : system_(system),
+        loop_(loop),
+        given_(std::move(given)),
+        same_process_(same_process),
+        on_event_(std::move(on_event)) {}
 
   std::vector<SectionSupport> Supported() override { return GuestSectionSupport(); }
-  absl::Status RegisterEarly(SectionRegistry& sections) override { return AddEarlySections(&early_, sections); }
+  absl::Status RegisterEarly(SectionRegistry& sections) override {
+    return AddEarlySections(&early_, /*incoming=*/true, sections);
+  }
   absl::Status Build(Inventory& arrived) override;
   // Gives the chardevs their turn again. Whether the vCPUs run is for a subclass to say.
   void Run() override;
@@ -38,6 +45,7 @@ class MachineIncoming : public IncomingVm {
   const kvm::System* const system_;
   EventLoop* const loop_;
   const MachineDescription given_;
+  const bool same_process_;
   const Machine::EventCallback on_event_;
   EarlyState early_;
   std::unique_ptr<Machine> machine_;

@@ -38,9 +38,10 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(const kvm::System* syst
   CPR_ASSIGN_OR_RETURN(BareVm bare, CreateBareVm(*system, parts.kvm, add_slots));
   CPR_RETURN_IF_ERROR(NoteTscFrequency(*system, bare, &parts.kvm));
   FdTable* const fds = parts.fds;
+  std::optional<VfioDeviceSet::Arrived> vfio = std::move(parts.vfio);
   std::unique_ptr<Machine> machine(
       new Machine(system, loop, std::move(parts), std::move(bare.vm), std::move(on_event)));
-  CPR_RETURN_IF_ERROR(machine->CreatePlatform(fds));
+  CPR_RETURN_IF_ERROR(machine->CreatePlatform(fds, std::move(vfio)));
   if (machine->devices() != nullptr) machine->description_.devices = machine->devices()->configs();
   CPR_ASSIGN_OR_RETURN(VcpuSet vcpus, VcpuSet::Create(std::move(bare.vcpus), machine.get()));
   machine->vcpus_.emplace(std::move(vcpus));
@@ -60,7 +61,7 @@ Machine::Machine(const kvm::System* system, EventLoop* loop, Parts parts, kvm::V
 
 Machine::~Machine() { Pause(); }
 
-absl::Status Machine::CreatePlatform(FdTable* fds) {
+absl::Status Machine::CreatePlatform(FdTable* fds, std::optional<VfioDeviceSet::Arrived> vfio) {
   CPR_ASSIGN_OR_RETURN(
       platform_,
       Platform::Create({.vm = &vm_,
@@ -73,6 +74,8 @@ absl::Status Machine::CreatePlatform(FdTable* fds) {
                         .memory = &memory_,
                         .loop = loop_,
                         .fds = fds,
+                        .vfio_devices = *description_.vfio_devices,
+                        .vfio_arrived = std::move(vfio),
                         .reset = [this] { RequestEvent(GuestEvent::kReset, "the guest reset itself"); },
                         .suspend = [this] { RequestEvent(GuestEvent::kSuspend, "the guest suspended itself"); },
                         .power_off = [this] { RequestEvent(GuestEvent::kShutdown, "the guest powered itself off"); }}));

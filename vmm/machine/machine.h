@@ -26,6 +26,7 @@
 #include "vmm/machine/vcpu_exits.h"
 #include "vmm/machine/vcpu_set.h"
 #include "vmm/options/description.h"
+#include "vmm/vfio/device_set.h"
 #include "vmm/virtio/device_set.h"
 
 namespace cpr {
@@ -40,6 +41,8 @@ class Machine final : private VcpuExits {
     std::unique_ptr<Chardev> serial;  // null: the machine has no serial port
     // What came with the guest, for its devices to take; lent for the call. Null: the guest starts here.
     FdTable* fds = nullptr;
+    // Of them, the VFIO devices'; nullopt: none have come, they are opened.
+    std::optional<VfioDeviceSet::Arrived> vfio;
   };
   // The guest reset, suspended or powered off itself, or cannot go on. All vCPUs are parked when this is called, on the
   // event loop, and the machine stays paused unless the callee resumes it (after Reset, as a rule). `text` says why.
@@ -84,10 +87,11 @@ class Machine final : private VcpuExits {
   Chardev* serial() { return serial_.get(); }
   // Null: the machine has none.
   VirtioDeviceSet* devices() { return platform_->devices(); }
+  VfioDeviceSet* vfio_devices() { return platform_->vfio_devices(); }
 
  private:
   Machine(const kvm::System* system, EventLoop* loop, Parts parts, kvm::Vm vm, EventCallback on_event);
-  absl::Status CreatePlatform(FdTable* fds);
+  absl::Status CreatePlatform(FdTable* fds, std::optional<VfioDeviceSet::Arrived> vfio);
   absl::Status RestoreResetState(const ResetState& state);
   absl::Status ResetAllButRam();
   absl::Status WriteAcpiTables();

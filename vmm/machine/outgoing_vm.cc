@@ -15,18 +15,28 @@ std::vector<std::string> MachineOutgoing::Blockers(Mode mode) {
                                     " is not compatible with CPR. share=on is required for memory-backend objects, and "
                                     "aux-ram-share=on is required."));
   }
+  if (mode != Mode::kReboot && machine_->vfio_devices() != nullptr) {
+    for (std::string& blocker : machine_->vfio_devices()->HandoverBlockers()) blockers.push_back(std::move(blocker));
+  }
   return blockers;
 }
 
 absl::Status MachineOutgoing::Describe(Mode mode, Inventory& inventory) {
   mode_ = mode;
-  early_ = {.description = machine_->description(), .kvm = machine_->kvm_plan()};
+  VfioDeviceSet* const vfio = mode == Mode::kReboot ? nullptr : machine_->vfio_devices();
+  early_ = {.description = machine_->description(),
+            .kvm = machine_->kvm_plan(),
+            .vfio = vfio == nullptr ? std::nullopt : std::make_optional(vfio->state())};
   CPR_ASSIGN_OR_RETURN(kvm::VcpuSavePlan plan, PlanSave(machine_->system(), machine_->kvm_plan()));
   CPR_ASSIGN_OR_RETURN(inventory.blocks, machine_->memory().DupBlocks());
   inventory.mapped = machine_->memory().mapped();
-  CPR_RETURN_IF_ERROR(AddEarlySections(&early_, inventory.sections));
+  CPR_RETURN_IF_ERROR(AddEarlySections(&early_, /*incoming=*/false, inventory.sections));
   CPR_RETURN_IF_ERROR(AddLateSections(machine_, std::move(plan), inventory.sections));
   if (mode == Mode::kReboot) return absl::OkStatus();
+  if (vfio != nullptr) {
+    CPR_RETURN_IF_ERROR(vfio->AddFds(inventory.fds));
+    CPR_RETURN_IF_ERROR(vfio->Release());
+  }
   if (machine_->devices() != nullptr) {
     machine_->devices()->HoldConnections();
     CPR_RETURN_IF_ERROR(machine_->devices()->AddFds(inventory.fds));
@@ -52,6 +62,8 @@ absl::Status MachineOutgoing::Pause() {
 }
 
 void MachineOutgoing::Abandon() {
+  // The guest goes on, whatever a refusal of the kernel's means for the next handover: that one's check tells.
+  if (machine_->vfio_devices() != nullptr) machine_->vfio_devices()->Reclaim().IgnoreError();
   if (machine_->serial() != nullptr) machine_->serial()->Resume();
   if (machine_->devices() != nullptr) machine_->devices()->ResumeChardevs();
 }

@@ -38,6 +38,7 @@ absl::StatusOr<std::unique_ptr<Platform>> Platform::Create(Parameters parameters
   CPR_RETURN_IF_ERROR(platform->AddAcpi());
   CPR_RETURN_IF_ERROR(platform->AddPci());
   CPR_RETURN_IF_ERROR(platform->AddDevices());
+  CPR_RETURN_IF_ERROR(platform->AddVfioDevices());
   return platform;
 }
 
@@ -134,6 +135,19 @@ absl::Status Platform::AddDevices() {
                                                           .doorbell = doorbell,
                                                           .warn = Warn},
                                                          parameters_.devices, parameters_.fds));
+  return absl::OkStatus();
+}
+
+absl::Status Platform::AddVfioDevices() {
+  if (parameters_.vfio_devices.empty()) return absl::OkStatus();
+  CPR_ASSIGN_OR_RETURN(vfio_devices_, VfioDeviceSet::Create(
+                                          {.memory = parameters_.memory,
+                                           .vm = parameters_.vm,
+                                           .host = pci_.get(),
+                                           .router = &interrupt_routes_,
+                                           .warn = Warn},
+                                          parameters_.vfio_devices,
+                                          parameters_.vfio_arrived.has_value() ? &*parameters_.vfio_arrived : nullptr));
   return absl::OkStatus();
 }
 

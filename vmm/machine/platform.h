@@ -23,6 +23,8 @@
 #include "vmm/machine/guest_memory.h"
 #include "vmm/machine/interrupt_routes.h"
 #include "vmm/pci/pci_host.h"
+#include "vmm/vfio/config.h"
+#include "vmm/vfio/device_set.h"
 #include "vmm/virtio/config.h"
 #include "vmm/virtio/device_set.h"
 
@@ -45,6 +47,8 @@ class Platform {
     const GuestMemory* memory = nullptr;  // must outlive the platform
     EventLoop* loop = nullptr;            // must outlive the platform
     FdTable* fds = nullptr;               // what came with the guest; null: it starts here. For Create alone
+    std::vector<VfioDeviceConfig> vfio_devices;
+    std::optional<VfioDeviceSet::Arrived> vfio_arrived;  // the same for them
     // The guest asks for it; called on a vCPU thread.
     std::function<void()> reset;
     std::function<void()> suspend;    // ACPI S3
@@ -68,6 +72,7 @@ class Platform {
   PciHost& pci() { return *pci_; }
   // Null: the machine has none.
   VirtioDeviceSet* devices() { return devices_.get(); }
+  VfioDeviceSet* vfio_devices() { return vfio_devices_.get(); }
   // For the interrupts of PCI functions.
   MsiRouter& msi_router() { return interrupt_routes_; }
 
@@ -89,6 +94,7 @@ class Platform {
   absl::Status AddAcpi();
   absl::Status AddPci();
   absl::Status AddDevices();
+  absl::Status AddVfioDevices();
   void SetIrq(unsigned pin, bool level);
 
   const Parameters parameters_;
@@ -100,7 +106,8 @@ class Platform {
   std::unique_ptr<Cmos> cmos_;
   std::unique_ptr<ResetControl> reset_control_;
   std::unique_ptr<AcpiPm> acpi_pm_;
-  std::unique_ptr<VirtioDeviceSet> devices_;  // needs the interrupt routes, outlives the bus
+  std::unique_ptr<VirtioDeviceSet> devices_;     // needs the interrupt routes, outlives the bus
+  std::unique_ptr<VfioDeviceSet> vfio_devices_;  // likewise
   std::unique_ptr<PciHost> pci_;
 };
 

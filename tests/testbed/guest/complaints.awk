@@ -8,6 +8,7 @@
 { line = tolower($0) }
 line ~ /(soft|hard|workqueue) lockup|detected stall|blocked for more than/ { print; next }
 line ~ /i\/o error|call trace|inter cpu skew/ { print; next }
+line ~ /nvme.*(timeout|resetting|controller is down)/ { print; next }
 line ~ /unstable due to/ && line !~ /frequency skew|clocksource watchdog/ { print; next }
 /Watchdog .* interval: / { watchdog_ns = $NF + 0 }
 /Clocksource .* interval: / {

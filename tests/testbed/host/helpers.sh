@@ -56,6 +56,18 @@ dax_device() {
   [ -c /dev/dax0.0 ] || fail "no /dev/dax0.0"
 }
 
+# pci_of LINK: the address of the PCI function that a device's link in /sys leads to, or that is above it.
+pci_of() { readlink -f "$1" | grep -o '[0-9a-f]\{4\}:[0-9a-f]\{2\}:[0-9a-f]\{2\}\.[0-7]' | tail -n 1; }
+
+# give_to_vfio ADDRESS: takes a PCI device away from the host's driver.
+give_to_vfio() {
+  device=/sys/bus/pci/devices/$1
+  echo vfio-pci >"$device/driver_override"
+  [ ! -e "$device/driver" ] || echo "$1" >"$device/driver/unbind"
+  echo "$1" >/sys/bus/pci/drivers_probe
+  [ "$(basename "$(readlink "$device/driver")")" = vfio-pci ] || fail "vfio-pci does not take $1"
+}
+
 # Starts the same kernel again without a reset, as an update of the host does, and the scenario with it: what is only in
 # memory is gone then. Does not return.
 next_kernel() {

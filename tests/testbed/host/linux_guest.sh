@@ -150,5 +150,23 @@ works_on() {
   await "$1: disk and stream are still at $before" moved_on $before
   ! grep '^bad' $serial || fail "$1: see above"
 }
+# by_vfio_through_all WORD...: a guest with these words for devices of the host, from boot to quit.
+by_vfio_through_all() {
+  words="$machine -serial file:$serial $*"
+  rm -f $serial
+  boot
+  said "work 4 "
+  hmp_says "migrate_set_parameter mode cpr-reboot"
+  hmp_says "migrate -d file:/tmp/vm.state" "Error: VFIO device only supports cpr-reboot for runstate suspended"
+  for mode in transfer execute; do
+    from=$(work_lines)
+    for round in 1 2 3 4 5; do
+      $mode
+      works_on "$mode $round"
+    done
+    say "$mode, five times: longest gap $(longest_gap "$from") ms"
+  done
+  quit_vmm
+}
 # The longest gap that the guest saw since line N, in ms.
 longest_gap() { awk -v from="$1" '/^work/ && $2 > from { gap = $6 > gap ? $6 : gap } END { print gap / 1000 }' $serial; }

@@ -35,6 +35,8 @@ class ComplaintsTest(unittest.TestCase):
             "[ 1.0] rcu: INFO: rcu_sched detected stalls on CPUs/tasks:",
             "[ 1.0] INFO: task worker:71 blocked for more than 120 seconds.",
             "[ 1.0] I/O error, dev vda, sector 8 op 0x1:(WRITE)",
+            "[ 1.0] nvme nvme0: I/O tag 5 (1005) opcode 0x1 (I/O Cmd) QID 1 timeout, aborting",
+            "[ 1.0] nvme nvme0: resetting controller",
             "[ 1.0] clocksource: Marking clocksource tsc unstable due to inter CPU skew",
             "[ 1.0] tsc: Marking TSC unstable due to check_tsc_sync_source failed",
         ):

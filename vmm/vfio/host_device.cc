@@ -1,0 +1,48 @@
+#include "vmm/vfio/host_device.h"
+
+#include <filesystem>
+#include <system_error>
+
+#include "absl/status/status.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace cpr {
+namespace {
+
+// The last part of what a link points at; empty: no such link.
+std::string LinkName(const std::filesystem::path& link) {
+  std::error_code error;
+  return std::filesystem::read_symlink(link, error).filename().string();
+}
+
+std::string NodeOf(const std::filesystem::path& device) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(device / "vfio-dev", error)) {
+    return absl::StrCat("/dev/vfio/devices/", entry.path().filename().string());
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::StatusOr<VfioHostDevice> FindVfioHostDevice(const std::string& address, const std::string& sysfs) {
+  const std::filesystem::path device = std::filesystem::path(sysfs) / "bus/pci/devices" / address;
+  std::error_code error;
+  if (!std::filesystem::exists(device, error)) {
+    return absl::NotFoundError(absl::StrCat("no such host device: ", device.string()));
+  }
+  const std::string driver = LinkName(device / "driver");
+  if (driver != "vfio-pci") {
+    return absl::FailedPreconditionError(
+        absl::StrCat(driver.empty() ? "the host device has no driver" : absl::StrCat("the host's driver is ", driver),
+                     "; it has to be bound to vfio-pci"));
+  }
+  VfioHostDevice found = {.address = address, .group = 0, .node = NodeOf(device)};
+  if (!absl::SimpleAtoi(LinkName(device / "iommu_group"), &found.group)) {
+    return absl::FailedPreconditionError("no iommu_group found: the host has no IOMMU, or it is not switched on");
+  }
+  return found;
+}
+
+}  // namespace cpr

@@ -1,0 +1,63 @@
+#include "vmm/vfio/host_device.h"
+
+#include <filesystem>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "libcpr/testing/matchers.h"
+#include "libcpr/testing/temp_folder.h"
+
+namespace cpr {
+namespace {
+
+using ::cpr::testing::StatusIs;
+using ::testing::HasSubstr;
+
+constexpr char kAddress[] = "0000:00:04.0";
+
+class HostDeviceTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    device_ = std::filesystem::path(folder_.path()) / "bus/pci/devices" / kAddress;
+    std::filesystem::create_directories(device_);
+  }
+  void Link(const std::string& name, const std::string& target) {
+    std::filesystem::create_symlink(std::filesystem::path("../../../../") / target, device_ / name);
+  }
+  absl::StatusOr<VfioHostDevice> Find() { return FindVfioHostDevice(kAddress, folder_.path()); }
+
+  testing::TempFolder folder_;
+  std::filesystem::path device_;
+};
+
+TEST_F(HostDeviceTest, GroupAndNodeAreFound) {
+  Link("driver", "bus/pci/drivers/vfio-pci");
+  Link("iommu_group", "kernel/iommu_groups/17");
+  std::filesystem::create_directories(device_ / "vfio-dev/vfio3");
+  CPR_ASSERT_OK_AND_ASSIGN(const VfioHostDevice found, Find());
+  EXPECT_EQ(found.group, 17u);
+  EXPECT_EQ(found.node, "/dev/vfio/devices/vfio3");
+}
+
+TEST_F(HostDeviceTest, DeviceOfAnotherDriverIsRefusedWithItsName) {
+  Link("driver", "bus/pci/drivers/nvme");
+  EXPECT_THAT(Find(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("driver is nvme")));
+}
+
+TEST_F(HostDeviceTest, DeviceWithoutDriverIsRefused) {
+  EXPECT_THAT(Find(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("has no driver")));
+}
+
+TEST_F(HostDeviceTest, DeviceWithoutIommuIsRefused) {
+  Link("driver", "bus/pci/drivers/vfio-pci");
+  EXPECT_THAT(Find(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("IOMMU")));
+}
+
+TEST_F(HostDeviceTest, AddressOfNothingIsRefused) {
+  EXPECT_THAT(FindVfioHostDevice("0000:00:1f.7", folder_.path()),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("0000:00:1f.7")));
+}
+
+}  // namespace
+}  // namespace cpr

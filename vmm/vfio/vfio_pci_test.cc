@@ -1,0 +1,277 @@
+#include "vmm/vfio/vfio_pci.h"
+
+#include <linux/vfio.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <map>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "libcpr/testing/matchers.h"
+#include "vmm/devices/bus.h"
+#include "vmm/pci/fake_pci.h"
+#include "vmm/pci/pci_host.h"
+
+namespace cpr {
+namespace {
+
+using ::cpr::testing::IsOk;
+using ::cpr::testing::RecordingRouter;
+using ::cpr::testing::StatusIs;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Pair;
+
+constexpr unsigned kSlot = 4;
+constexpr uint64_t kBarBytes = 0x4000, kTable = 0x1000, kPba = 0x2000;
+constexpr unsigned kVectors = 3, kMsix = 0x40;
+
+// A function of the host: its regions are a memfd. BAR 0 of 16 KiB has the MSI-X table in its second page and the
+// pending bits in its third; BAR 2 is of ports.
+struct FakeHostDevice {
+  static constexpr uint64_t RegionOffset(uint32_t index) { return uint64_t{index} << 20; }
+
+  int memfd = ::memfd_create("device", MFD_CLOEXEC);
+  std::vector<int> eventfds;  // connected
+  int connects = 0, resets = 0;
+
+  FakeHostDevice() {
+    [[maybe_unused]] const int result = ::ftruncate(memfd, 16 << 20);
+    Put(0x00, {0x34, 0x12, 0xe8, 0x11});
+    Put(0x06, {0x10});
+    Put(0x10, {0x04});
+    Put(0x18, {0x01});
+    Put(0x34, {kMsix});
+    Put(kMsix, {0x11, 0x00, kVectors - 1, 0x00, 0x00, 0x10, 0x00, 0x00, 0x00, 0x20, 0x00, 0x00});
+  }
+
+  // What lies in configuration space.
+  void Put(unsigned offset, std::vector<uint8_t> bytes) const {
+    PutInRegion(VFIO_PCI_CONFIG_REGION_INDEX, offset, std::move(bytes));
+  }
+  void PutInRegion(uint32_t region, uint64_t offset, std::vector<uint8_t> bytes) const {
+    [[maybe_unused]] const ssize_t n =
+        ::pwrite(memfd, bytes.data(), bytes.size(), static_cast<off_t>(RegionOffset(region) + offset));
+  }
+  uint32_t Get(uint32_t region, uint64_t offset, unsigned size_bytes) const {
+    uint32_t value = 0;
+    [[maybe_unused]] const ssize_t n =
+        ::pread(memfd, &value, size_bytes, static_cast<off_t>(RegionOffset(region) + offset));
+    return value;
+  }
+
+  vfio::Device Device() {
+    return vfio::Device::Adopt(UniqueFd(memfd), [this](int, unsigned long request, void* argument) {  // NOLINT
+      if (request == VFIO_DEVICE_GET_REGION_INFO) return Region(*static_cast<vfio_region_info*>(argument));
+      if (request == VFIO_DEVICE_SET_IRQS) return SetIrqs(static_cast<const uint8_t*>(argument));
+      if (request == VFIO_DEVICE_RESET) return ++resets, 0;
+      errno = ENOTTY;
+      return -1;
+    });
+  }
+
+ private:
+  static int Region(vfio_region_info& info) {
+    info.offset = RegionOffset(info.index);
+    info.flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+    info.size = 0;
+    if (info.index == VFIO_PCI_CONFIG_REGION_INDEX) info.size = 256;
+    if (info.index == VFIO_PCI_BAR2_REGION_INDEX) info.size = 32;
+    if (info.index == VFIO_PCI_BAR0_REGION_INDEX) {
+      info.size = kBarBytes;
+      info.flags |= VFIO_REGION_INFO_FLAG_MMAP;
+    }
+    return 0;
+  }
+  int SetIrqs(const uint8_t* argument) {
+    vfio_irq_set set;
+    std::memcpy(&set, argument, sizeof(set));
+    eventfds.resize(set.count);
+    if (set.count > 0) std::memcpy(eventfds.data(), argument + offsetof(vfio_irq_set, data), set.count * sizeof(int));
+    ++connects;
+    return 0;
+  }
+};
+
+class VfioPciTest : public ::testing::Test {
+ protected:
+  VfioPci::Wiring Wiring() {
+    return {.router = &router_,
+            .set_memslot =
+                [this](uint32_t slot, uint64_t gpa, absl::Span<uint8_t> memory) {
+                  memslots_.erase(slot);
+                  if (!memory.empty()) memslots_[slot] = {gpa, memory};
+                  return absl::OkStatus();
+                },
+            .first_memslot = 100,
+            .warn = [this](const std::string& text) { warnings_.push_back(text); }};
+  }
+  void SetUp() override { CPR_ASSERT_OK_AND_ASSIGN(host_, PciHost::Create({}, &ports_, &mmio_)); }
+  void TearDown() override { host_.reset(); }
+  void Plug(std::vector<UniqueFd>* arrived = nullptr) {
+    CPR_ASSERT_OK_AND_ASSIGN(function_, VfioPci::Create(device_.Device(), Wiring(), arrived));
+    ASSERT_THAT(host_->Add(kSlot, function_.get()), IsOk());
+    bar_ = *function_->BarAddress(0);
+  }
+  void Write(unsigned offset, unsigned size_bytes, uint32_t value) {
+    mmio_.Write(0xe0000000 + (kSlot << 15) + offset, size_bytes, value);
+  }
+  uint32_t Read(unsigned offset, unsigned size_bytes) {
+    return static_cast<uint32_t>(mmio_.Read(0xe0000000 + (kSlot << 15) + offset, size_bytes));
+  }
+  void EnableMsix() { Write(kMsix + 2, 2, 0x8000); }
+
+  Bus ports_, mmio_;
+  RecordingRouter router_;
+  FakeHostDevice device_;
+  std::map<uint32_t, std::pair<uint64_t, absl::Span<uint8_t>>> memslots_;
+  std::vector<std::string> warnings_;
+  std::unique_ptr<VfioPci> function_;  // outlives the bus
+  std::unique_ptr<PciHost> host_;
+  uint64_t bar_ = 0;
+};
+
+TEST_F(VfioPciTest, GuestSeesTheDevice) {
+  Plug();
+  EXPECT_EQ(Read(0, 4), 0x11e81234u);
+  EXPECT_EQ(Read(kMsix, 2), 0x11u);
+}
+
+TEST_F(VfioPciTest, BarIsMemoryButForTheTablesPages) {
+  Plug();
+  ASSERT_EQ(memslots_.size(), 2u);
+  EXPECT_EQ(memslots_.at(100).first, bar_);
+  EXPECT_EQ(memslots_.at(100).second.size(), kTable);
+  EXPECT_EQ(memslots_.at(101).first, bar_ + 0x3000);
+  memslots_.at(101).second[8] = 0x77;
+  EXPECT_EQ(device_.Get(VFIO_PCI_BAR0_REGION_INDEX, 0x3008, 1), 0x77u);
+}
+
+TEST_F(VfioPciTest, MemoryFollowsTheBar) {
+  Plug();
+  Write(kPciCommand, 2, 0);
+  EXPECT_THAT(memslots_, IsEmpty()) << "the guest has switched it off";
+  Write(kPciBar0, 4, 0xd0000000);
+  Write(kPciCommand, 2, kPciCommandMemory);
+  EXPECT_EQ(memslots_.at(100).first, 0xd0000000u);
+}
+
+TEST_F(VfioPciTest, TheRestOfTheTablesPageIsTheDevices) {
+  Plug();
+  device_.PutInRegion(VFIO_PCI_BAR0_REGION_INDEX, kTable + 0x800, {0x55});
+  EXPECT_EQ(mmio_.Read(bar_ + kTable + 0x800, 1), 0x55u);
+  mmio_.Write(bar_ + kPba + 0x800, 4, 0x12345678);
+  EXPECT_EQ(device_.Get(VFIO_PCI_BAR0_REGION_INDEX, kPba + 0x800, 4), 0x12345678u);
+}
+
+TEST_F(VfioPciTest, PortsAreTheDevices) {
+  Plug();
+  Write(kPciCommand, 2, kPciCommandIo);
+  ports_.Write(*function_->BarAddress(2) + 4, 2, 0xabcd);
+  EXPECT_EQ(device_.Get(VFIO_PCI_BAR2_REGION_INDEX, 4, 2), 0xabcdu);
+}
+
+TEST_F(VfioPciTest, DeviceAnswersThoughTheGuestSwitchesItOff) {
+  Plug();
+  Write(kPciCommand, 2, kPciCommandMemory | kPciCommandBusMaster);
+  EXPECT_EQ(device_.Get(VFIO_PCI_CONFIG_REGION_INDEX, kPciCommand, 2),
+            kPciCommandIo | kPciCommandMemory | kPciCommandBusMaster);
+  Write(kPciCommand, 2, 0);
+  EXPECT_EQ(Read(kPciCommand, 2), 0u);
+  EXPECT_EQ(device_.Get(VFIO_PCI_CONFIG_REGION_INDEX, kPciCommand, 2), kPciCommandIo | kPciCommandMemory);
+}
+
+TEST_F(VfioPciTest, OtherConfigurationIsTheDevices) {
+  Plug();
+  Write(0x80, 4, 0x04030201);
+  EXPECT_EQ(device_.Get(VFIO_PCI_CONFIG_REGION_INDEX, 0x80, 4), 0x04030201u);
+  EXPECT_EQ(Read(0x82, 2), 0x0403u);
+  Write(kPciCommand, 4, 0xf9000000 | kPciCommandMemory);  // status, too
+  EXPECT_EQ(device_.Get(VFIO_PCI_CONFIG_REGION_INDEX, kPciStatus, 2), 0xf900u);
+  Write(0x100, 4, 1);
+  EXPECT_EQ(Read(0x100, 4), ~0u) << "no extended configuration space";
+}
+
+TEST_F(VfioPciTest, InterruptsAreConnectedWhileTheGuestHasMsixOn) {
+  Plug();
+  EXPECT_EQ(device_.connects, 0);
+  EnableMsix();
+  CPR_ASSERT_OK_AND_ASSIGN(const std::vector<int> eventfds, function_->Eventfds());
+  EXPECT_EQ(device_.eventfds, eventfds);
+  EXPECT_EQ(eventfds.size(), kVectors);
+  Write(kMsix + 2, 2, 0);
+  EXPECT_THAT(device_.eventfds, IsEmpty());
+}
+
+TEST_F(VfioPciTest, KvmListensToUnmaskedVectorsAlone) {
+  Plug();
+  EnableMsix();
+  EXPECT_THAT(router_.attached, IsEmpty());
+  mmio_.Write(bar_ + kTable + 16, 8, 0xfee00000);
+  mmio_.Write(bar_ + kTable + 24, 8, 0x41);
+  EXPECT_THAT(router_.attached, ElementsAre(Pair(25, function_->Eventfds().value()[1])));
+}
+
+TEST_F(VfioPciTest, ResetReachesTheDevice) {
+  Plug();
+  EnableMsix();
+  host_->Reset();
+  EXPECT_EQ(device_.resets, 1);
+  EXPECT_THAT(device_.eventfds, IsEmpty());
+  EXPECT_EQ(Read(kMsix + 2, 2), kVectors - 1u);
+  EXPECT_THAT(warnings_, IsEmpty());
+}
+
+TEST_F(VfioPciTest, DeviceThatHasComeIsToldNothing) {
+  Plug();
+  EnableMsix();
+  mmio_.Write(bar_ + kTable, 8, 0xfee00000);
+  mmio_.Write(bar_ + kTable + 8, 8, 0x40);
+  Write(kPciCommand, 2, kPciCommandMemory | kPciCommandBusMaster);
+  const PciFunctionState state = function_->Save();
+  std::vector<UniqueFd> eventfds;
+  CPR_ASSERT_OK_AND_ASSIGN(const std::vector<int> lent, function_->Eventfds());
+  for (const int eventfd : lent) eventfds.emplace_back(::dup(eventfd));
+  ASSERT_THAT(host_->DetachInterrupts(), IsOk());
+  ::eventfd_write(eventfds[0].get(), 1);  // the device goes on
+  host_.reset();
+  device_.memfd = ::dup(device_.memfd);
+  function_.reset();
+  const int connects = device_.connects;
+
+  SetUp();
+  Plug(&eventfds);
+  ASSERT_THAT(host_->RestoreFunction(kSlot, state), IsOk());
+  ASSERT_THAT(host_->AttachInterrupts(), IsOk());
+  EXPECT_EQ(device_.connects, connects);
+  EXPECT_EQ(device_.resets, 0);
+  EXPECT_EQ(device_.Get(VFIO_PCI_CONFIG_REGION_INDEX, kPciCommand, 2),
+            kPciCommandIo | kPciCommandMemory | kPciCommandBusMaster);
+  ASSERT_EQ(router_.attached.size(), 1u);
+  eventfd_t count = 0;
+  EXPECT_EQ(::eventfd_read(router_.attached.begin()->second, &count), 0);
+  EXPECT_EQ(count, 1u) << "what came meanwhile";
+  EXPECT_EQ(function_->Save(), state);
+}
+
+TEST_F(VfioPciTest, DeviceWithOtherEventfdsIsRefused) {
+  std::vector<UniqueFd> one;
+  one.emplace_back(::eventfd(0, EFD_CLOEXEC));
+  EXPECT_THAT(
+      VfioPci::Create(device_.Device(), Wiring(), &one),
+      StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("eventfds of 1 MSI-X vectors, the device has 3")));
+}
+
+TEST_F(VfioPciTest, TableThatLeavesItsBarIsRefused) {
+  device_.Put(kMsix + 5, {0x50});
+  EXPECT_THAT(VfioPci::Create(device_.Device(), Wiring(), nullptr),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("MSI-X")));
+}
+
+}  // namespace
+}  // namespace cpr

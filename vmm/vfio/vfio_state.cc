@@ -1,0 +1,63 @@
+#include "vmm/vfio/vfio_state.h"
+
+#include "absl/strings/str_cat.h"
+#include "libcpr/base/proto_fields.h"
+#include "libcpr/base/status_macros.h"
+#include "vmm/pci/msix.h"
+
+namespace cpr {
+namespace {
+
+absl::StatusOr<VfioState::Device> DeviceFromProto(const v1::VfioDevice& proto) {
+  VfioState::Device device;
+  CPR_TAKE_FIELD(proto, group, &device.group);
+  CPR_TAKE_FIELD(proto, vectors, &device.vectors);
+  if (device.vectors <= Msix::kMaxVectors) return device;
+  return absl::DataLossError(absl::StrCat("a VFIO device with ", device.vectors, " MSI-X vectors"));
+}
+
+}  // namespace
+
+v1::VfioState VfioStateToProto(const VfioState& state) {
+  v1::VfioState proto;
+  for (const VfioState::Mapping& mapping : state.mappings) {
+    v1::VfioMapping* added = proto.add_mappings();
+    added->set_gpa(mapping.gpa);
+    added->set_size_bytes(mapping.size_bytes);
+  }
+  for (const VfioState::Iommufd& iommufd : state.iommufds) {
+    v1::VfioIommufd* added = proto.add_iommufds();
+    added->set_id(iommufd.id);
+    added->set_ioas_id(iommufd.ioas_id);
+  }
+  for (const VfioState::Device& device : state.devices) {
+    v1::VfioDevice* added = proto.add_devices();
+    added->set_group(device.group);
+    added->set_vectors(device.vectors);
+  }
+  proto.set_device_count(static_cast<uint32_t>(state.devices.size()));
+  return proto;
+}
+
+absl::StatusOr<VfioState> VfioStateFromProto(const v1::VfioState& proto) {
+  VfioState state;
+  for (const v1::VfioMapping& mapping : proto.mappings()) {
+    VfioState::Mapping& added = state.mappings.emplace_back();
+    CPR_TAKE_FIELD(mapping, gpa, &added.gpa);
+    CPR_TAKE_FIELD(mapping, size_bytes, &added.size_bytes);
+  }
+  for (const v1::VfioIommufd& iommufd : proto.iommufds()) {
+    VfioState::Iommufd& added = state.iommufds.emplace_back();
+    CPR_TAKE_FIELD(iommufd, id, &added.id);
+    CPR_TAKE_FIELD(iommufd, ioas_id, &added.ioas_id);
+  }
+  for (const v1::VfioDevice& device : proto.devices()) {
+    CPR_ASSIGN_OR_RETURN(state.devices.emplace_back(), DeviceFromProto(device));
+  }
+  size_t count = 0;
+  CPR_TAKE_FIELD(proto, device_count, &count);
+  if (count == state.devices.size()) return state;
+  return absl::DataLossError(absl::StrCat(state.devices.size(), " VFIO devices, not ", count));
+}
+
+}  // namespace cpr
