@@ -8,8 +8,23 @@ export CPR_REQUIRE_KVM=1
 
 say() { printf 'scenario: %s\n' "$*"; }
 
+# What a guest that stands still waits for: the host's ticks, the exits of each VM, when its vCPUs' timers go off.
+show_timers() {
+  grep LOC /proc/interrupts
+  for vm in /sys/kernel/debug/kvm/*-*; do
+    [ ! -e "$vm/exits" ] || echo "exits $(cat "$vm/exits") by interrupts $(cat "$vm/irq_exits") injected $(cat "$vm/irq_injections")"
+  done
+  grep -e '^now' /proc/timer_list
+  grep -A 1 apic_timer_fn /proc/timer_list || echo "no vCPU's timer is set"
+}
+
 fail() {
-  [ ! -e "${serial:-}" ] || tail -n 40 "$serial"
+  if [ -e "${serial:-}" ]; then
+    tail -n 200 "$serial"
+    show_timers
+    sleep 1  # to see what moves
+    show_timers
+  fi
   say "FAIL: $*"
   printf '%s\n' "$*" >/tmp/why
   exit 1
