@@ -10,9 +10,10 @@ import time
 
 # The TSC is the machine's own, but the clocks that Linux would compare it with are late whenever this machine is busy: it
 # must not be given up for that. Nor may Linux panic at boot because the first ticks of its timer are late
-# (no_timer_check).
+# (no_timer_check). QEMU does not say that the TSC's rate is constant, without which guests lose their ticks when this
+# machine is busy (docs/testbed.md).
 _KERNEL_WORDS = ("console=ttyS0", "panic=-1", "quiet", "kvm.report_ignored_msrs=0", "tsc=reliable", "no_timer_check",
-                 "intel_iommu=on", "kho=on", "liveupdate=on")
+                 "setcpuid=constant_tsc", "intel_iommu=on", "kho=on", "liveupdate=on")
 _UNITS = {"M": 1 << 20, "G": 1 << 30}
 # The DIMM keeps its namespace's description here: the least that there may be, since Linux reads all of it, by 9 s for
 # 16 MiB. What is left must be a multiple of 16 MiB.

@@ -56,6 +56,7 @@ class CommandTest(unittest.TestCase):
             self.assertIn("3G,slots=2,maxmem=7516192768", words)
             self.assertIn("edu", words)
             self.assertEqual(words[words.index("-smp") + 1], "3", "two CPUs for guests, and the first")
+            self.assertIn("setcpuid=constant_tsc", words[words.index("-append") + 1].split(), "guests lose their ticks")
             self.assertEqual((pathlib.Path(folder) / "nvdimm").stat().st_size, (512 << 20) + (128 << 10))
             self.assertEqual((pathlib.Path(folder) / "nvme").stat().st_size, 64 << 20)
 
