@@ -7,6 +7,9 @@
 // since the last line. bad: what was found wrong so far; each has a line of its own, "bad: WHAT". disk, stream: blocks
 // written and words that came back, if asked for: worker [cpus N] [disk PATH] [stream ADDRESS PORT]; cpus:
 // computes on the first N CPUs alone.
+//
+// The clocks' reader comes before all else, and counts its rounds in a page that the host can find in the guest's RAM
+// (guest_beat.h).
 
 #include <sched.h>
 #include <unistd.h>
@@ -16,6 +19,7 @@
 #include <cinttypes>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <ctime>
 #include <optional>
 #include <string>
@@ -24,6 +28,7 @@
 
 #include "tests/testbed/guest/disk_work.h"
 #include "tests/testbed/guest/finding.h"
+#include "tests/testbed/guest/guest_beat.h"
 #include "tests/testbed/guest/stream_work.h"
 
 namespace {
@@ -34,6 +39,7 @@ constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kRealtimeStepNs = 1'000'000;
 
 constexpr unsigned kMaxCpus = 64;
+alignas(cpr::kGuestPageBytes) cpr::GuestBeat beat;
 std::atomic<uint64_t> rounds[kMaxCpus];
 std::atomic<int64_t> gap_ns{0};
 
@@ -74,6 +80,9 @@ std::optional<int64_t> RealtimeOffset() {
 }
 
 void WatchClocks() {
+  const sched_param first = {.sched_priority = 1};
+  ::sched_setscheduler(0, SCHED_FIFO, &first);
+  std::memcpy(beat.magic, cpr::kGuestBeatMagic, sizeof(beat.magic));
   int64_t last = Now(CLOCK_MONOTONIC);
   std::optional<int64_t> offset = RealtimeOffset();
   for (;; ::usleep(200)) {
@@ -81,6 +90,7 @@ void WatchClocks() {
     if (now < last) cpr::Bad("CLOCK_MONOTONIC went back by " + std::to_string(last - now) + " ns");
     gap_ns = std::max(gap_ns.load(), now - last);
     last = now;
+    ++beat.count;
     const std::optional<int64_t> new_offset = RealtimeOffset();
     if (!new_offset) continue;
     const int64_t step = *new_offset - offset.value_or(*new_offset);
