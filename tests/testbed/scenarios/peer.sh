@@ -48,6 +48,11 @@ status_is() {
   echo "$answer" | grep -q "\"status\": *\"$1\""
 }
 comes_to() { await "$peer: it does not come to $1" status_is "$1"; }
+quit_peer() {
+  echo '{"execute":"quit"}' >&5
+  wait "$vmm" || fail "$peer: it quits with status $?"
+  disconnect
+}
 set_mode() {
   qmp "{\"execute\":\"migrate-set-parameters\",\"arguments\":{\"mode\":\"$1\"${2:-}}}"
   [ "$1" = cpr-reboot ] || return 0
@@ -85,9 +90,7 @@ do_reboot() {
   set_mode cpr-reboot
   qmp '{"execute":"migrate","arguments":{"uri":"file:/tmp/reboot.state"}}'
   comes_to postmigrate
-  echo '{"execute":"quit"}' >&5
-  wait "$vmm" || true
-  disconnect
+  quit_peer
   launch -incoming defer
   connect "$number"
   set_mode cpr-reboot
@@ -129,9 +132,7 @@ for peer in cpr_vmm qemu; do
     done
   done
   exec 7>&- 8<&-
-  echo '{"execute":"quit"}' >&5
-  wait "$vmm" || true
-  disconnect
+  quit_peer
   [ "$peer" = qemu ] || ! grep '^bad' $serial || fail "$peer: see above"
 done
 
