@@ -90,6 +90,16 @@ class ClockTest : public ::testing::Test {
     std::memcpy(&page, ram_.data() + kDataGpa, sizeof(page));
     return page;
   }
+  // How far the new VM's clock is ahead (or, negative, behind), as far as is certain: it is read between two readings
+  // of the old one's, so that however long this thread waits for the CPU, a difference is the clocks' own.
+  absl::StatusOr<int64_t> AheadOfTheOld() const {
+    CPR_ASSIGN_OR_RETURN(const kvm_clock_data old_before, from_->vm.Clock());
+    CPR_ASSIGN_OR_RETURN(const kvm_clock_data new_now, to_->vm.Clock());
+    CPR_ASSIGN_OR_RETURN(const kvm_clock_data old_after, from_->vm.Clock());
+    if (new_now.clock > old_after.clock) return static_cast<int64_t>(new_now.clock - old_after.clock);
+    if (new_now.clock < old_before.clock) return -static_cast<int64_t>(old_before.clock - new_now.clock);
+    return 0;
+  }
   uint32_t Khz() const { return from_->vcpu_config.tsc_khz.value(); }
   void SpinFor(uint64_t us) const {
     const uint64_t end = __rdtsc() + us * Khz() / 1000;
@@ -140,12 +150,23 @@ TEST_F(ClockTest, ClockMayBeSetBeforeThePause) {
   CPR_ASSERT_OK_AND_ASSIGN(const ClockState clock, SaveClock(from_->vm, Khz()));
   ASSERT_THAT(RestoreClock(to_->vm, clock, ClockRule::kSameKernel, system_->caps()), IsOk());
   SpinFor(10'000);
-  // Between two readings of the old one: however long this thread waits for the CPU, a difference is the clocks' own.
-  CPR_ASSERT_OK_AND_ASSIGN(const kvm_clock_data old_before, from_->vm.Clock());
-  CPR_ASSERT_OK_AND_ASSIGN(const kvm_clock_data new_now, to_->vm.Clock());
-  CPR_ASSERT_OK_AND_ASSIGN(const kvm_clock_data old_after, from_->vm.Clock());
-  EXPECT_GE(new_now.clock + kToleranceNs, old_before.clock);
-  EXPECT_LE(new_now.clock, old_after.clock + kToleranceNs);
+  CPR_ASSERT_OK_AND_ASSIGN(const int64_t error_ns, AheadOfTheOld());
+  EXPECT_LE(std::abs(error_ns), kToleranceNs);
+}
+
+// Between the kernel's two looks at its clocks in KVM_SET_CLOCK the CPU may be taken away (by a hypervisor under it, by
+// firmware): what was set is then wrong by that time, here 168 us once. So it is read back.
+TEST_F(ClockTest, WhatIsSetIsRightHoweverOftenItIsSet) {
+  constexpr int64_t kRightNs = 10'000;
+  int64_t worst_ns = 0;
+  for (int i = 0; i < 3000; ++i) {
+    CPR_ASSERT_OK_AND_ASSIGN(const ClockState clock, SaveClock(from_->vm, Khz()));
+    ASSERT_THAT(RestoreClock(to_->vm, clock, ClockRule::kSameKernel, system_->caps()), IsOk());
+    CPR_ASSERT_OK_AND_ASSIGN(const int64_t error_ns, AheadOfTheOld());
+    if (std::abs(error_ns) > std::abs(worst_ns)) worst_ns = error_ns;
+  }
+  EXPECT_LE(std::abs(worst_ns), kRightNs) << "kvm-clock was set wrong by " << worst_ns << " ns";
+  RecordProperty("worst_ns", static_cast<int>(worst_ns));
 }
 
 TEST_F(ClockTest, RepeatedHandoversDoNotDrift) {
