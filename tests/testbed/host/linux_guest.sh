@@ -114,21 +114,30 @@ port_answers() { await "the port does not answer '$1'" grep -q "$1" /tmp/answers
 # with these words), its kernel's complaints watched.
 make_working_guest() {
   make_guest tests/testbed/guest/worker <<TXT
-[ ! -e /sys/class/net/eth0 ] || { ip addr add 10.0.0.2/24 dev eth0 && ip link set eth0 up; }
+if [ -e /sys/class/net/eth0 ]; then
+  ip addr add 10.0.0.2/24 dev eth0
+  ip link set eth0 up
+  # A card takes its time.
+  until [ "\$(cat /sys/class/net/eth0/carrier)" = 1 ]; do sleep 0.1; done
+fi
 worker $* &
 while sleep 1; do
   complaints | sed 's/^/bad: /'
 done
 TXT
 }
-# A disk and a network for it, with a server at the other end, and the guest's words for them.
+# The other end of its network, on the host's interface $1.
+serve_stream() {
+  ip addr add 10.0.0.1/24 dev "$1"
+  ip link set "$1" up
+  debian socat TCP-LISTEN:7007,reuseaddr,fork EXEC:cat &
+}
+# A disk and a network for it, and the guest's words for them.
 disk_and_stream="disk /dev/vda stream 10.0.0.1 7007"
 add_disk_and_network() {
   truncate -s 8M /tmp/disk.raw
   debian /usr/bin/ip tuntap add dev tap0 mode tap
-  ip addr add 10.0.0.1/24 dev tap0
-  ip link set tap0 up
-  debian socat TCP-LISTEN:7007,reuseaddr,fork EXEC:cat &
+  serve_stream tap0
   machine="$machine -drive if=none,id=d0,format=raw,file=/tmp/disk.raw -device virtio-blk-pci,drive=d0"
   machine="$machine -netdev tap,id=n0,ifname=tap0,script=no,downscript=no${1:+,$1} -device virtio-net-pci,netdev=n0"
 }

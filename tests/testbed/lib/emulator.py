@@ -68,6 +68,13 @@ def _nvme(size, folder):
     return ["-drive", f"if=none,id=d0,file={image},format=raw", "-device", "nvme,drive=d0,serial=x"]
 
 
+def _e1000e():
+    words = []
+    for number, device in enumerate(("e1000e", "virtio-net-pci")):
+        words += ["-netdev", f"hubport,id=n{number},hubid=0", "-device", f"{device},netdev=n{number},romfile="]
+    return words
+
+
 def command(scenario, debian, kernel, folder):
     """QEMU's command line. Its console is stdout; what PID 1 alone writes, the second serial port, is folder/verdict.
     folder/monitor is a socket to ask a host that hangs; folder/resets tells whether a triple fault ended it.
@@ -89,6 +96,7 @@ def command(scenario, debian, kernel, folder):
     words += _nvdimm(scenario.nvdimm, folder) if scenario.nvdimm else []
     words += _nvme(scenario.nvme, folder) if scenario.nvme else []
     words += ["-device", "edu"] if scenario.edu else []
+    words += _e1000e() if scenario.e1000e else []
     return words + [
         "-kernel", str(kernel), "-initrd", str(folder / "share/initrd"),
         "-append", " ".join(_KERNEL_WORDS),

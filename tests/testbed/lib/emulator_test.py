@@ -51,10 +51,11 @@ class RunTest(unittest.TestCase):
 class CommandTest(unittest.TestCase):
     def test_a_scenario_gets_the_devices_that_it_asks_for(self):
         with tempfile.TemporaryDirectory() as folder:
-            wanted = scenario.Scenario("x", "x.sh", "shows", memory="3G", nvdimm="512M", nvme="64M", edu=True)
+            wanted = scenario.Scenario("x", "x.sh", "shows", memory="3G", nvdimm="512M", nvme="64M", edu=True, e1000e=True)
             words = emulator.command(wanted, "/root", "/kernel", pathlib.Path(folder))
             self.assertIn("3G,slots=2,maxmem=7516192768", words)
             self.assertIn("edu", words)
+            self.assertIn("e1000e,netdev=n0,romfile=", words)
             self.assertEqual(words[words.index("-smp") + 1], "3", "two CPUs for guests, and the first")
             self.assertIn("setcpuid=constant_tsc", words[words.index("-append") + 1].split(), "guests lose their ticks")
             self.assertEqual((pathlib.Path(folder) / "nvdimm").stat().st_size, (512 << 20) + (128 << 10))

@@ -28,6 +28,7 @@ class Scenario:
     nvdimm: str = ""
     nvme: str = ""
     edu: bool = False
+    e1000e: bool = False
     seconds: int = 300
 
     def labels(self):
@@ -66,6 +67,7 @@ FIELDS = {
     "nvdimm": _size,  # a persistent-memory DIMM, less its label; `dax_device` makes a DAX device of it
     "nvme": _size,  # an empty disk, /dev/nvme0n1
     "edu": _nothing,  # QEMU's teaching device, 1234:11e8
+    "e1000e": _nothing,  # a network card, with a cable to a virtio one: one for a guest, the other for the host
     "seconds": _number,  # after which the host is taken for hung
 }
 
