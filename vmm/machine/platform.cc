@@ -27,7 +27,11 @@ BusHandler ByteHandler(std::function<uint8_t(uint64_t)> read, std::function<void
 Platform::Platform(Parameters parameters)
     : parameters_(std::move(parameters)),
       interrupt_routes_(parameters_.vm,
-                        parameters_.kernel_irqchip ? kvm::GsiRoutes::OfFullIrqchip() : kvm::GsiRoutes()) {}
+                        parameters_.kernel_irqchip ? kvm::GsiRoutes::OfFullIrqchip() : kvm::GsiRoutes()),
+      intx_lines_(
+          parameters_.vm, parameters_.loop,
+          parameters_.kernel_irqchip ? std::function<void(unsigned, bool)>()
+                                     : [this](unsigned pin, bool asserted) { ioapic_->SetLine(pin, asserted); }) {}
 
 absl::StatusOr<std::unique_ptr<Platform>> Platform::Create(Parameters parameters) {
   std::unique_ptr<Platform> platform(new Platform(std::move(parameters)));
@@ -57,7 +61,7 @@ absl::Status Platform::AddIoapic() {
                                                               .IgnoreError();
                                                         },
                                                     .routes_changed = [this] { CommitRoutes().IgnoreError(); },
-                                                    .pin_eoi = nullptr});
+                                                    .pin_eoi = [this](unsigned pin) { intx_lines_.Eoi(pin); }});
   return mmio_.Add(
       "ioapic", Ioapic::kGpa, Ioapic::kWindowBytes, 4,
       {.read = [this](uint64_t offset, unsigned size) -> uint64_t { return ioapic_->ReadMmio(offset, size); },
@@ -145,6 +149,7 @@ absl::Status Platform::AddVfioDevices() {
                                            .vm = parameters_.vm,
                                            .host = pci_.get(),
                                            .router = &interrupt_routes_,
+                                           .intx_router = &intx_lines_,
                                            .warn = Warn},
                                           parameters_.vfio_devices,
                                           parameters_.vfio_arrived.has_value() ? &*parameters_.vfio_arrived : nullptr));

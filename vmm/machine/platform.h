@@ -22,6 +22,7 @@
 #include "vmm/event_loop/event_loop.h"
 #include "vmm/machine/guest_memory.h"
 #include "vmm/machine/interrupt_routes.h"
+#include "vmm/machine/intx_lines.h"
 #include "vmm/pci/pci_host.h"
 #include "vmm/vfio/config.h"
 #include "vmm/vfio/device_set.h"
@@ -99,6 +100,7 @@ class Platform {
 
   const Parameters parameters_;
   InterruptRoutes interrupt_routes_;
+  IntxLines intx_lines_;
   Bus ports_;
   Bus mmio_;
   std::unique_ptr<Ioapic> ioapic_;

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "vmm/pci/intx_router.h"
 #include "vmm/pci/msi_router.h"
 #include "vmm/pci/pci_function.h"
 
@@ -39,6 +40,32 @@ class RecordingRouter : public MsiRouter {
 
  private:
   uint32_t next_gsi_ = 24;
+};
+
+// Remembers lines, and which are open.
+class RecordingIntxRouter : public IntxRouter {
+ public:
+  absl::Status Add(const Line& line) override {
+    open[line.gsi] = false;
+    lines[line.gsi] = line;
+    return absl::OkStatus();
+  }
+  void Remove(const Line& line) override {
+    open.erase(line.gsi);
+    lines.erase(line.gsi);
+  }
+  absl::Status Open(const Line& line) override {
+    open.at(line.gsi) = true;
+    return absl::OkStatus();
+  }
+  absl::Status Close(const Line& line) override {
+    open.at(line.gsi) = false;
+    return absl::OkStatus();
+  }
+  absl::Status Hold(const Line& line) override { return Close(line); }
+
+  std::map<uint32_t, bool> open;
+  std::map<uint32_t, Line> lines;
 };
 
 // Has 4 KiB of registers that remember what is written, an I/O BAR, and three MSI-X vectors in BAR 4.

@@ -127,6 +127,10 @@ absl::Status PciFunction::AddMsix(const MsixPlace& place, MsiRouter* router) {
   return absl::OkStatus();
 }
 
+absl::Status PciFunction::DetachInterrupts() { return msix_ == nullptr ? absl::OkStatus() : msix_->DetachShared(); }
+
+absl::Status PciFunction::AttachInterrupts() { return msix_ == nullptr ? absl::OkStatus() : msix_->AttachShared(); }
+
 uint32_t PciFunction::ReadConfig(unsigned offset, unsigned size_bytes) {
   MutexLock lock(&mutex_);
   if (offset + size_bytes > config_.size()) return ~uint32_t{0};

@@ -88,6 +88,9 @@ class PciFunction {
 
   // Null: the function has none.
   Msix* msix() { return msix_.get(); }
+  // For stop and resume of the machine: Msix::DetachShared and AttachShared of all that interrupts for the function.
+  virtual absl::Status DetachInterrupts();
+  virtual absl::Status AttachInterrupts();
 
   // The guest's access to BAR memory, of 1 to 8 bytes, naturally aligned, `offset` from the BAR's start.
   virtual uint64_t ReadBar(unsigned bar, uint64_t offset, unsigned size_bytes) = 0;
@@ -106,7 +109,7 @@ class PciFunction {
 
   PciFunctionState Save() const;
   // kDataLoss: the state is no state of this function; nothing has changed then. PciHost::Restore then moves its BARs.
-  absl::Status Restore(const PciFunctionState& state);
+  virtual absl::Status Restore(const PciFunctionState& state);
 
   // May the function access RAM, and interrupt (command register, bus master).
   bool bus_master() const;

@@ -165,14 +165,14 @@ void PciHost::FollowBars(unsigned slot) {
 
 absl::Status PciHost::DetachInterrupts() {
   for (PciFunction* function : functions_) {
-    if (function != nullptr && function->msix() != nullptr) CPR_RETURN_IF_ERROR(function->msix()->DetachShared());
+    if (function != nullptr) CPR_RETURN_IF_ERROR(function->DetachInterrupts());
   }
   return absl::OkStatus();
 }
 
 absl::Status PciHost::AttachInterrupts() {
   for (PciFunction* function : functions_) {
-    if (function != nullptr && function->msix() != nullptr) CPR_RETURN_IF_ERROR(function->msix()->AttachShared());
+    if (function != nullptr) CPR_RETURN_IF_ERROR(function->AttachInterrupts());
   }
   return absl::OkStatus();
 }

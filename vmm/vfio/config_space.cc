@@ -11,7 +11,7 @@ namespace cpr {
 namespace {
 
 constexpr unsigned kCacheLine = 0x0c, kLatencyTimer = 0x0d, kHeaderType = 0x0e, kHeaderEnd = 0x40;
-constexpr unsigned kRomBar = 0x30;
+constexpr unsigned kRomBar = 0x30, kPins = 4;
 constexpr uint8_t kMultifunction = 0x80;
 constexpr uint8_t kPowerManagement = 0x01, kMsi = 0x05, kExpress = 0x10, kMsix = 0x11;
 constexpr unsigned kNextLink = 1;
@@ -20,8 +20,10 @@ constexpr unsigned kMaxCapabilities = (VfioConfigSpace::kBytes - kHeaderEnd) / 4
 constexpr unsigned kPowerControl = 4, kExpressFlags = 2, kMsixControl = 2, kMsixTable = 4, kMsixPba = 8;
 constexpr uint8_t kPowerState = 3;
 constexpr uint8_t kExpressType = 0xf0, kRootComplexIntegrated = 0x90;
-constexpr unsigned kMsixBytes = 12,
-                   kPowerBytes = 8;  // of capabilities, PCI Express' being longer than what is looked at
+// Of MSI without what it may have beyond; PCI Express' being longer than what is looked at.
+constexpr unsigned kMsiBytes = 10, kMsixBytes = 12, kPowerBytes = 8;
+constexpr unsigned kMsiControl = 2, kMsiAddress = 4;
+constexpr uint32_t kMsiCapable = 0x0e, kMsi64 = 0x80, kMsiMaskable = 0x100;
 
 uint32_t Get(absl::Span<const uint8_t> bytes, unsigned offset, unsigned size_bytes) {
   uint32_t value = 0;
@@ -59,38 +61,47 @@ class Shower {
     Put(kPciCommand + 1, 0, kPciCommandIntxDisable >> 8);
     for (const unsigned memory : {kCacheLine, kLatencyTimer, kPciInterruptLine}) Put(memory, 0, 0xff);
     shown_.bytes[kHeaderType] &= static_cast<uint8_t>(~kMultifunction);
-    shown_.bytes[kPciInterruptPin] = 0;  // message-signalled interrupts alone
+    if (shown_.bytes[kPciInterruptPin] > kPins) shown_.bytes[kPciInterruptPin] = 0;
     for (unsigned offset = kPciBar0; offset < kPciBar0 + 4 * kPciBars; ++offset) shown_.bytes[offset] = 0;
     for (unsigned offset = kRomBar; offset < kRomBar + 4; ++offset) shown_.bytes[offset] = 0;
   }
 
   absl::Status ShowCapabilities() {
-    unsigned link = kPciCapabilityPointer;
-    unsigned offset = device_[link] & ~3u;
+    unsigned offset = device_[kPciCapabilityPointer] & ~3u;
     for (unsigned count = 0; offset != 0; ++count) {
       if (count == kMaxCapabilities || offset < kHeaderEnd) {
         return absl::DataLossError(absl::StrFormat("the list of PCI capabilities has no end (%#x)", offset));
       }
-      const unsigned next = device_[offset + kNextLink] & ~3u;
-      // Its interrupts would be the host's: not in the list that the guest sees.
-      if (device_[offset] == kMsi) {
-        shown_.bytes[link] = static_cast<uint8_t>(next);
-      } else {
-        CPR_RETURN_IF_ERROR(ShowCapability(offset));
-        link = offset + kNextLink;
-      }
-      offset = next;
+      CPR_RETURN_IF_ERROR(ShowCapability(offset));
+      offset = device_[offset + kNextLink] & ~3u;
     }
     return absl::OkStatus();
+  }
+
+  // Of a capability, as far as it is looked at.
+  unsigned BytesOf(unsigned offset) const {
+    switch (device_[offset]) {
+      case kMsi: {
+        const uint32_t control = Get(device_, offset + kMsiControl, 2);
+        return kMsiBytes + ((control & kMsi64) != 0 ? 4 : 0) + ((control & kMsiMaskable) != 0 ? 10 : 0);
+      }
+      case kMsix:
+        return kMsixBytes;
+      case kPowerManagement:
+      case kExpress:
+        return kPowerBytes;
+      default:
+        return 2;
+    }
   }
 
   absl::Status ShowCapability(unsigned offset) {
     const uint8_t id = device_[offset];
     Take(offset, 2);
-    if (id != kMsix && id != kPowerManagement && id != kExpress) return absl::OkStatus();
-    if (offset + (id == kMsix ? kMsixBytes : kPowerBytes) > VfioConfigSpace::kBytes) {
+    if (offset + BytesOf(offset) > VfioConfigSpace::kBytes) {
       return absl::DataLossError(absl::StrFormat("PCI capability %#x at %#x leaves configuration space", id, offset));
     }
+    if (id == kMsi) ShowMsi(offset);
     if (id == kMsix) ShowMsix(offset);
     if (id == kPowerManagement) ShowPowerManagement(offset);
     if (id == kExpress) ShowExpress(offset);
@@ -107,6 +118,19 @@ class Shower {
   void ShowExpress(unsigned offset) {
     const uint8_t flags = device_[offset + kExpressFlags];
     Put(offset + kExpressFlags, static_cast<uint8_t>((flags & ~kExpressType) | kRootComplexIntegrated), 0);
+  }
+
+  void ShowMsi(unsigned offset) {
+    const uint32_t control = Get(device_, offset + kMsiControl, 2);
+    const bool is_64 = (control & kMsi64) != 0;
+    const unsigned data = offset + (is_64 ? 12 : 8);
+    for (unsigned i = offset + kMsiControl; i < offset + BytesOf(offset); ++i) Put(i, 0, i < data + 2 ? 0xff : 0);
+    constexpr uint8_t kWritable = 0x71;  // enable, multiple message enable
+    Put(offset + kMsiControl, static_cast<uint8_t>(control & (kMsiCapable | kMsi64)), kWritable);
+    Put(offset + kMsiControl + 1, 0, 0);
+    Put(offset + kMsiAddress, 0, 0xfc);
+    const uint32_t vectors = 1u << std::min((control & kMsiCapable) >> 1, 5u);
+    shown_.msi = {.offset = offset, .vectors = vectors, .is_64 = is_64};
   }
 
   void ShowMsix(unsigned offset) {

@@ -26,6 +26,12 @@ struct VfioConfigSpace {
     uint64_t table_offset = 0, pba_offset = 0;  // in their BARs
   };
   std::optional<Msix> msix;
+  // Without its mask and pending bits, which a capability may lack.
+  struct Msi {
+    unsigned offset = 0, vectors = 0;
+    bool is_64 = false;  // the address has 64 bits
+  };
+  std::optional<Msi> msi;
 };
 
 // `device` is the function's configuration space as the host shows it, kBytes or more. kInvalidArgument: it is too

@@ -53,11 +53,30 @@ TEST(ConfigSpaceTest, WhatChangesByItselfIsTheDevices) {
   }
 }
 
-TEST(ConfigSpaceTest, MsiIsNotInTheList) {
+TEST(ConfigSpaceTest, CapabilitiesStayInTheirPlaces) {
   CPR_ASSERT_OK_AND_ASSIGN(const VfioConfigSpace shown, ShowConfigSpace(Device()));
   EXPECT_EQ(shown.bytes[0x34], kPower);
-  EXPECT_EQ(shown.bytes[kPower + 1], kMsix);
+  EXPECT_EQ(shown.bytes[kPower + 1], kMsi);
+  EXPECT_EQ(shown.bytes[kMsi + 1], kMsix);
   EXPECT_EQ(shown.bytes[kMsix + 1], kExpress);
+}
+
+TEST(ConfigSpaceTest, MsiIsFoundAndOffWithoutItsMasks) {
+  std::vector<uint8_t> device = Device();
+  device[kMsi + 2] = 0x95;  // on, 2 vectors of 4, 64 bits
+  device[kMsi + 3] = 0x01;  // with masks
+  CPR_ASSERT_OK_AND_ASSIGN(const VfioConfigSpace shown, ShowConfigSpace(device));
+  ASSERT_TRUE(shown.msi.has_value());
+  EXPECT_EQ(shown.msi->offset, kMsi);
+  EXPECT_EQ(shown.msi->vectors, 4u);
+  EXPECT_TRUE(shown.msi->is_64);
+  EXPECT_EQ(shown.bytes[kMsi + 2], 0x84);
+  EXPECT_EQ(shown.writable[kMsi + 2], 0x71);
+  EXPECT_EQ(shown.bytes[kMsi + 3], 0);
+  EXPECT_EQ(shown.writable[kMsi + 4], 0xfc) << "address";
+  EXPECT_EQ(shown.writable[kMsi + 13], 0xff) << "data";
+  EXPECT_EQ(shown.ours[kMsi + 14], 0xff);
+  EXPECT_EQ(shown.writable[kMsi + 16], 0) << "masks";
 }
 
 TEST(ConfigSpaceTest, MsixIsFoundAndOff) {

@@ -16,7 +16,7 @@ constexpr char kDeviceFd[] = "vfio-device";
 constexpr uint32_t kFirstMemslot = 64;
 
 // By the device's index.
-std::string VectorFdName(unsigned vector) { return absl::StrCat("vfio-msix", vector); }
+std::string InterruptFdName(unsigned number) { return absl::StrCat("vfio-interrupt", number); }
 
 std::string NameOf(const VfioDeviceConfig& config) { return absl::StrCat("vfio ", config.host); }
 
@@ -26,10 +26,10 @@ std::vector<VfioState::Mapping> MappingsOf(const GuestMemory& memory) {
   return mappings;
 }
 
-absl::StatusOr<std::vector<UniqueFd>> TakeEventfds(FdTable& fds, uint32_t instance, unsigned vectors) {
+absl::StatusOr<std::vector<UniqueFd>> TakeEventfds(FdTable& fds, uint32_t instance, unsigned count) {
   std::vector<UniqueFd> eventfds;
-  for (unsigned i = 0; i < vectors; ++i) {
-    CPR_ASSIGN_OR_RETURN(eventfds.emplace_back(), fds.Take(VectorFdName(i), instance, FdKind::kEventfd));
+  for (unsigned i = 0; i < count; ++i) {
+    CPR_ASSIGN_OR_RETURN(eventfds.emplace_back(), fds.Take(InterruptFdName(i), instance, FdKind::kEventfd));
   }
   return eventfds;
 }
@@ -37,6 +37,7 @@ absl::StatusOr<std::vector<UniqueFd>> TakeEventfds(FdTable& fds, uint32_t instan
 VfioPci::Wiring WiringOf(const VfioDeviceSet::Surroundings& surroundings, const VfioDeviceConfig& config,
                          size_t index) {
   return {.router = surroundings.router,
+          .intx_router = surroundings.intx_router,
           .set_memslot =
               [vm = surroundings.vm](uint32_t slot, uint64_t gpa, absl::Span<uint8_t> memory) {
                 return vm->SetUserMemoryRegion({.slot = slot,
@@ -124,15 +125,18 @@ absl::Status VfioDeviceSet::Add(const Surroundings& surroundings, const VfioDevi
   std::vector<UniqueFd> eventfds;
   if (arrived != nullptr) {
     CPR_ASSIGN_OR_RETURN(eventfds,
-                         TakeEventfds(*arrived->fds, static_cast<uint32_t>(index), state_.devices[index].vectors));
+                         TakeEventfds(*arrived->fds, static_cast<uint32_t>(index), state_.devices[index].interrupts));
   }
   CPR_ASSIGN_OR_RETURN(std::unique_ptr<VfioPci> function,
                        VfioPci::Create(std::move(device), WiringOf(surroundings, config, index),
                                        arrived == nullptr ? nullptr : &eventfds));
-  state_.devices[index].vectors = function->msix() == nullptr ? 0 : function->msix()->size();
+  CPR_ASSIGN_OR_RETURN(const std::vector<int> interrupts, function->Eventfds());
+  state_.devices[index].interrupts = static_cast<uint32_t>(interrupts.size());
   // The bus keeps what is on it: from here on the device lives as long as the set.
   devices_.push_back(std::make_unique<Device>(Device{config, std::move(function)}));
-  return surroundings.host->Add(config.slot, devices_.back()->function.get()).status();
+  CPR_ASSIGN_OR_RETURN(const unsigned slot, surroundings.host->Add(config.slot, devices_.back()->function.get()));
+  devices_.back()->function->Plug(slot);
+  return absl::OkStatus();
 }
 
 absl::Status VfioDeviceSet::TellKvm(const Surroundings& surroundings) {
@@ -180,8 +184,8 @@ absl::Status VfioDeviceSet::AddFds(FdTable& fds) const {
     VfioPci& function = *devices_[i]->function;
     CPR_RETURN_IF_ERROR(fds.AddDup(kDeviceFd, i, FdKind::kVfioDevice, function.device().fd()));
     CPR_ASSIGN_OR_RETURN(const std::vector<int> eventfds, function.Eventfds());
-    for (unsigned vector = 0; vector < eventfds.size(); ++vector) {
-      CPR_RETURN_IF_ERROR(fds.AddDup(VectorFdName(vector), i, FdKind::kEventfd, eventfds[vector]));
+    for (unsigned number = 0; number < eventfds.size(); ++number) {
+      CPR_RETURN_IF_ERROR(fds.AddDup(InterruptFdName(number), i, FdKind::kEventfd, eventfds[number]));
     }
   }
   return absl::OkStatus();

@@ -36,6 +36,7 @@ class VfioDeviceSet {
     kvm::Vm* vm = nullptr;
     PciHost* host = nullptr;
     MsiRouter* router = nullptr;
+    IntxRouter* intx_router = nullptr;
     std::function<void(const std::string& text)> warn;  // on any thread
   };
   // What has come with the guest.

@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
+#include "vmm/pci/pci_host.h"
 
 namespace cpr {
 namespace {
@@ -98,32 +99,40 @@ absl::Status VfioPci::AddBars(absl::Span<const uint8_t> raw_config) {
 }
 
 absl::Status VfioPci::AddInterrupts(std::vector<UniqueFd>* arrived) {
-  const unsigned vectors = shown_.msix.has_value() ? shown_.msix->vectors : 0;
-  if (arrived != nullptr && arrived->size() != vectors) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("eventfds of ", arrived->size(), " MSI-X vectors, the device has ", vectors));
-  }
-  if (vectors == 0) return absl::OkStatus();
+  arrived_ = arrived != nullptr;
+  if (shown_.msix.has_value()) CPR_RETURN_IF_ERROR(AddMsix());
+  CPR_ASSIGN_OR_RETURN(interrupts_, VfioInterrupts::Create(shown_,
+                                                           {.device = &device_,
+                                                            .msix = msix(),
+                                                            .router = wiring_.router,
+                                                            .intx_router = wiring_.intx_router,
+                                                            .warn = wiring_.warn},
+                                                           arrived));
+  return absl::OkStatus();
+}
+
+void VfioPci::Plug(unsigned slot) {
+  const unsigned pin = shown_.bytes[kPciInterruptPin];
+  if (pin != 0) interrupts_->Plug(PciIntxGsi(slot, pin));
+}
+
+absl::Status VfioPci::AddMsix() {
   const VfioConfigSpace::Msix& msix = *shown_.msix;
   const auto fits = [this](unsigned bar, uint64_t offset, uint64_t size_bytes) {
     return bar < kPciBars && bars()[bar].kind > PciBarKind::kIo && offset <= bars()[bar].size_bytes &&
            size_bytes <= bars()[bar].size_bytes - offset;
   };
-  if (!fits(msix.table_bar, msix.table_offset, uint64_t{vectors} * Msix::kEntryBytes) ||
-      !fits(msix.pba_bar, msix.pba_offset, (vectors + 63) / 64 * 8)) {
+  if (!fits(msix.table_bar, msix.table_offset, uint64_t{msix.vectors} * Msix::kEntryBytes) ||
+      !fits(msix.pba_bar, msix.pba_offset, (msix.vectors + 63) / 64 * 8)) {
     return absl::DataLossError("the MSI-X table lies in no memory BAR");
   }
-  CPR_RETURN_IF_ERROR(AdoptMsix(msix.offset,
-                                {.bar = msix.table_bar,
-                                 .vectors = vectors,
-                                 .table_offset = msix.table_offset,
-                                 .pba_offset = msix.pba_offset,
-                                 .pba_bar = msix.pba_bar},
-                                wiring_.router));
-  for (unsigned i = 0; arrived != nullptr && i < vectors; ++i) {
-    CPR_RETURN_IF_ERROR(this->msix()->AdoptShared(i, std::move((*arrived)[i])));
-  }
-  return absl::OkStatus();
+  return AdoptMsix(msix.offset,
+                   {.bar = msix.table_bar,
+                    .vectors = msix.vectors,
+                    .table_offset = msix.table_offset,
+                    .pba_offset = msix.pba_offset,
+                    .pba_bar = msix.pba_bar},
+                   wiring_.router);
 }
 
 // All of the BAR but the pages of the MSI-X table and its pending bits.
@@ -156,15 +165,6 @@ absl::Status VfioPci::AddWindow(unsigned bar, uint64_t begin, uint64_t end) {
   const uint32_t memslot = wiring_.first_memslot + static_cast<uint32_t>(windows_.size());
   windows_.push_back({.bar = bar, .offset = begin, .memory = *std::move(memory), .memslot = memslot});
   return absl::OkStatus();
-}
-
-absl::StatusOr<std::vector<int>> VfioPci::Eventfds() {
-  std::vector<int> eventfds;
-  for (unsigned i = 0; msix() != nullptr && i < msix()->size(); ++i) {
-    CPR_ASSIGN_OR_RETURN(const int eventfd, msix()->Share(i));
-    eventfds.push_back(eventfd);
-  }
-  return eventfds;
 }
 
 uint64_t VfioPci::ReadBar(unsigned bar, uint64_t offset, unsigned size_bytes) {
@@ -201,11 +201,11 @@ uint32_t VfioPci::ReadConfig(unsigned offset, unsigned size_bytes) {
 void VfioPci::WriteConfig(unsigned offset, unsigned size_bytes, uint32_t value) {
   if (offset + size_bytes > VfioConfigSpace::kBytes) return;
   MutexLock lock(&config_mutex_);
-  const bool msix_before = MsixEnabled();
+  const VfioInterrupts::Setting before = Setting();
   PciFunction::WriteConfig(offset, size_bytes, value);
   PassOn(offset, size_bytes, value);
   if (offset < kPciStatus && offset + size_bytes > kPciCommand) PassCommand();
-  if (MsixEnabled() != msix_before) FollowMsix(!msix_before);
+  if (const VfioInterrupts::Setting now = Setting(); now != before) interrupts_->Follow(before, now);
 }
 
 // In naturally aligned pieces without a byte that is ours.
@@ -230,28 +230,47 @@ void VfioPci::PassCommand() {
   WriteRegion(device_, config_region_, kPciCommand, 2, command);
 }
 
-bool VfioPci::MsixEnabled() const {
-  return shown_.msix.has_value() && (Config(shown_.msix->offset + kMsixControl, 2) & kMsixEnable) != 0;
-}
-
-void VfioPci::FollowMsix(bool enabled) {
-  absl::Status status;
-  if (enabled) {
-    const absl::StatusOr<std::vector<int>> eventfds = Eventfds();
-    status = eventfds.ok() ? device_.ConnectInterrupts(VFIO_PCI_MSIX_IRQ_INDEX, 0, *eventfds) : eventfds.status();
-  } else {
-    status = device_.DisconnectInterrupts(VFIO_PCI_MSIX_IRQ_INDEX);
+VfioInterrupts::Setting VfioPci::Setting() const {
+  VfioInterrupts::Setting setting;
+  if (shown_.msix.has_value()) setting.msix = (Config(shown_.msix->offset + kMsixControl, 2) & kMsixEnable) != 0;
+  if (shown_.msi.has_value()) {
+    setting.msi =
+        ReadMsi(*shown_.msi, [this](unsigned offset, unsigned size_bytes) { return Config(offset, size_bytes); });
   }
-  if (!status.ok()) wiring_.warn(absl::StrCat("MSI-X: ", status.message()));
+  return setting;
 }
 
 void VfioPci::Reset() {
   MutexLock lock(&config_mutex_);
-  if (MsixEnabled()) FollowMsix(false);
+  interrupts_->SwitchOff(Setting());
   PciFunction::Reset();
   const absl::Status status = device_.Reset();
   if (!status.ok() && !absl::IsUnimplemented(status)) wiring_.warn(absl::StrCat("reset: ", status.message()));
+  interrupts_->SwitchOn(Setting());
   PassCommand();
+}
+
+// A device that has come with the guest is told nothing.
+absl::Status VfioPci::Restore(const PciFunctionState& state) {
+  const VfioInterrupts::Setting before = Setting();
+  CPR_RETURN_IF_ERROR(PciFunction::Restore(state));
+  const VfioInterrupts::Setting now = Setting();
+  if (arrived_) {
+    interrupts_->Adopt(now);
+  } else if (now != before) {
+    interrupts_->Follow(before, now);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VfioPci::DetachInterrupts() {
+  CPR_RETURN_IF_ERROR(PciFunction::DetachInterrupts());
+  return interrupts_->Hold();
+}
+
+absl::Status VfioPci::AttachInterrupts() {
+  CPR_RETURN_IF_ERROR(PciFunction::AttachInterrupts());
+  return interrupts_->Release();
 }
 
 }  // namespace cpr

@@ -18,6 +18,7 @@
 #include "libcpr/vfio/device.h"
 #include "vmm/pci/pci_function.h"
 #include "vmm/vfio/config_space.h"
+#include "vmm/vfio/interrupts.h"
 
 namespace cpr {
 
@@ -28,7 +29,8 @@ namespace cpr {
 class VfioPci final : public PciFunction {
  public:
   struct Wiring {
-    MsiRouter* router = nullptr;  // must outlive the function
+    MsiRouter* router = nullptr;        // must outlive the function
+    IntxRouter* intx_router = nullptr;  // likewise
     // Puts memory of this process at `gpa` in the guest, as KVM's memslot `slot`; empty: takes the slot's away.
     std::function<absl::Status(uint32_t slot, uint64_t gpa, absl::Span<uint8_t> memory)> set_memslot;
     uint32_t first_memslot = 0;
@@ -46,8 +48,10 @@ class VfioPci final : public PciFunction {
   ~VfioPci() override;
 
   const vfio::Device& device() const { return device_; }
-  // Of the MSI-X vectors, in order; lent.
-  absl::StatusOr<std::vector<int>> Eventfds();
+  // VfioInterrupts'.
+  absl::StatusOr<std::vector<int>> Eventfds() { return interrupts_->Eventfds(); }
+  // The function is in `slot` now: its INTx has a GSI. On the event loop's thread.
+  void Plug(unsigned slot);
 
   uint64_t ReadBar(unsigned bar, uint64_t offset, unsigned size_bytes) override;
   void WriteBar(unsigned bar, uint64_t offset, unsigned size_bytes, uint64_t value) override;
@@ -56,6 +60,9 @@ class VfioPci final : public PciFunction {
   void WriteConfig(unsigned offset, unsigned size_bytes, uint32_t value) override;
   // The device, too, if it can be reset by itself.
   void Reset() override;
+  absl::Status Restore(const PciFunctionState& state) override;
+  absl::Status DetachInterrupts() override;
+  absl::Status AttachInterrupts() override;
 
  private:
   // Of a BAR, in the guest without us.
@@ -69,12 +76,12 @@ class VfioPci final : public PciFunction {
   VfioPci(vfio::Device device, VfioConfigSpace config, Wiring wiring);
   absl::Status AddBars(absl::Span<const uint8_t> raw_config);
   absl::Status AddInterrupts(std::vector<UniqueFd>* arrived);
+  absl::Status AddMsix();
   absl::Status AddWindows(unsigned bar);
   absl::Status AddWindow(unsigned bar, uint64_t begin, uint64_t end);
   void PassOn(unsigned offset, unsigned size_bytes, uint32_t value);
   void PassCommand();
-  bool MsixEnabled() const;
-  void FollowMsix(bool enabled);
+  VfioInterrupts::Setting Setting() const;
 
   const vfio::Device device_;
   const VfioConfigSpace shown_;
@@ -82,7 +89,9 @@ class VfioPci final : public PciFunction {
   std::array<vfio::Device::Region, kPciBars> regions_;
   vfio::Device::Region config_region_;
   std::vector<Window> windows_;  // BarMoved's, which comes one at a time
-  Mutex config_mutex_;           // one write of configuration space at a time
+  std::unique_ptr<VfioInterrupts> interrupts_;
+  bool arrived_ = false;
+  Mutex config_mutex_;  // one write of configuration space at a time
 };
 
 }  // namespace cpr

@@ -20,6 +20,7 @@ namespace cpr {
 namespace {
 
 using ::cpr::testing::IsOk;
+using ::cpr::testing::RecordingIntxRouter;
 using ::cpr::testing::RecordingRouter;
 using ::cpr::testing::StatusIs;
 using ::testing::ElementsAre;
@@ -28,16 +29,19 @@ using ::testing::IsEmpty;
 using ::testing::Pair;
 
 constexpr unsigned kSlot = 4;
+constexpr uint32_t kIntxGsi = PciIntxGsi(kSlot, 1);
 constexpr uint64_t kBarBytes = 0x4000, kTable = 0x1000, kPba = 0x2000;
-constexpr unsigned kVectors = 3, kMsix = 0x40;
+constexpr unsigned kVectors = 3, kMsix = 0x40, kMsi = 0x50, kMsiVectors = 4;
 
 // A function of the host: its regions are a memfd. BAR 0 of 16 KiB has the MSI-X table in its second page and the
-// pending bits in its third; BAR 2 is of ports.
+// pending bits in its third; BAR 2 is of ports. It has MSI as well.
 struct FakeHostDevice {
   static constexpr uint64_t RegionOffset(uint32_t index) { return uint64_t{index} << 20; }
 
   int memfd = ::memfd_create("device", MFD_CLOEXEC);
   std::vector<int> eventfds;  // connected
+  uint32_t kind = 0;          // of those
+  int unmasked_by = -1;
   int connects = 0, resets = 0;
 
   FakeHostDevice() {
@@ -47,7 +51,8 @@ struct FakeHostDevice {
     Put(0x10, {0x04});
     Put(0x18, {0x01});
     Put(0x34, {kMsix});
-    Put(kMsix, {0x11, 0x00, kVectors - 1, 0x00, 0x00, 0x10, 0x00, 0x00, 0x00, 0x20, 0x00, 0x00});
+    Put(kMsi, {0x05, 0x00, 0x84, 0x00});
+    Put(kMsix, {0x11, kMsi, kVectors - 1, 0x00, 0x00, 0x10, 0x00, 0x00, 0x00, 0x20, 0x00, 0x00});
   }
 
   // What lies in configuration space.
@@ -91,6 +96,11 @@ struct FakeHostDevice {
   int SetIrqs(const uint8_t* argument) {
     vfio_irq_set set;
     std::memcpy(&set, argument, sizeof(set));
+    if ((set.flags & VFIO_IRQ_SET_ACTION_TRIGGER) == 0) {  // unmasked by an eventfd
+      std::memcpy(&unmasked_by, argument + offsetof(vfio_irq_set, data), sizeof(int));
+      return 0;
+    }
+    kind = set.index;
     eventfds.resize(set.count);
     if (set.count > 0) std::memcpy(eventfds.data(), argument + offsetof(vfio_irq_set, data), set.count * sizeof(int));
     ++connects;
@@ -102,6 +112,7 @@ class VfioPciTest : public ::testing::Test {
  protected:
   VfioPci::Wiring Wiring() {
     return {.router = &router_,
+            .intx_router = &intx_router_,
             .set_memslot =
                 [this](uint32_t slot, uint64_t gpa, absl::Span<uint8_t> memory) {
                   memslots_.erase(slot);
@@ -116,6 +127,7 @@ class VfioPciTest : public ::testing::Test {
   void Plug(std::vector<UniqueFd>* arrived = nullptr) {
     CPR_ASSERT_OK_AND_ASSIGN(function_, VfioPci::Create(device_.Device(), Wiring(), arrived));
     ASSERT_THAT(host_->Add(kSlot, function_.get()), IsOk());
+    function_->Plug(kSlot);
     bar_ = *function_->BarAddress(0);
   }
   void Write(unsigned offset, unsigned size_bytes, uint32_t value) {
@@ -125,9 +137,39 @@ class VfioPciTest : public ::testing::Test {
     return static_cast<uint32_t>(mmio_.Read(0xe0000000 + (kSlot << 15) + offset, size_bytes));
   }
   void EnableMsix() { Write(kMsix + 2, 2, 0x8000); }
+  void WriteMsi() {
+    Write(kMsi + 4, 4, 0xfee01000);
+    Write(kMsi + 8, 4, 0);
+    Write(kMsi + 12, 2, 0x40);
+  }
+  // The VMM that has the device goes; the next one takes it over with these eventfds.
+  void HandOver(std::vector<UniqueFd>* eventfds) {
+    const PciFunctionState state = function_->Save();
+    CPR_ASSERT_OK_AND_ASSIGN(const std::vector<int> lent, function_->Eventfds());
+    for (const int eventfd : lent) eventfds->emplace_back(::dup(eventfd));
+    ASSERT_THAT(host_->DetachInterrupts(), IsOk());
+    EXPECT_THAT(router_.attached, IsEmpty());
+    for (const auto& [gsi, open] : intx_router_.open) EXPECT_FALSE(open) << gsi;
+    ::eventfd_write((*eventfds)[signalled_].get(), 1);  // the device goes on
+    host_.reset();
+    device_.memfd = ::dup(device_.memfd);
+    function_.reset();
+    SetUp();
+    Plug(eventfds);
+    ASSERT_THAT(host_->RestoreFunction(kSlot, state), IsOk());
+    ASSERT_THAT(host_->AttachInterrupts(), IsOk());
+    EXPECT_EQ(function_->Save(), state);
+  }
 
+  static uint64_t CountOf(int eventfd) {
+    eventfd_t count = 0;
+    return ::eventfd_read(eventfd, &count) == 0 ? count : 0;
+  }
+
+  unsigned signalled_ = 0;  // the interrupt that comes while the device changes hands
   Bus ports_, mmio_;
   RecordingRouter router_;
+  RecordingIntxRouter intx_router_;
   FakeHostDevice device_;
   std::map<uint32_t, std::pair<uint64_t, absl::Span<uint8_t>>> memslots_;
   std::vector<std::string> warnings_;
@@ -139,7 +181,8 @@ class VfioPciTest : public ::testing::Test {
 TEST_F(VfioPciTest, GuestSeesTheDevice) {
   Plug();
   EXPECT_EQ(Read(0, 4), 0x11e81234u);
-  EXPECT_EQ(Read(kMsix, 2), 0x11u);
+  EXPECT_EQ(Read(kMsix, 1), 0x11u);
+  EXPECT_EQ(Read(kMsi, 1), 0x05u);
 }
 
 TEST_F(VfioPciTest, BarIsMemoryButForTheTablesPages) {
@@ -201,9 +244,10 @@ TEST_F(VfioPciTest, InterruptsAreConnectedWhileTheGuestHasMsixOn) {
   Plug();
   EXPECT_EQ(device_.connects, 0);
   EnableMsix();
-  CPR_ASSERT_OK_AND_ASSIGN(const std::vector<int> eventfds, function_->Eventfds());
+  CPR_ASSERT_OK_AND_ASSIGN(std::vector<int> eventfds, function_->Eventfds());
+  ASSERT_EQ(eventfds.size(), kVectors + kMsiVectors);
+  eventfds.resize(kVectors);
   EXPECT_EQ(device_.eventfds, eventfds);
-  EXPECT_EQ(eventfds.size(), kVectors);
   Write(kMsix + 2, 2, 0);
   EXPECT_THAT(device_.eventfds, IsEmpty());
 }
@@ -215,6 +259,79 @@ TEST_F(VfioPciTest, KvmListensToUnmaskedVectorsAlone) {
   mmio_.Write(bar_ + kTable + 16, 8, 0xfee00000);
   mmio_.Write(bar_ + kTable + 24, 8, 0x41);
   EXPECT_THAT(router_.attached, ElementsAre(Pair(25, function_->Eventfds().value()[1])));
+}
+
+TEST_F(VfioPciTest, MsiIsConnectedAndListenedToWhileTheGuestHasItOn) {
+  Plug();
+  WriteMsi();
+  Write(kMsi + 2, 2, 0x0011);  // two of four
+  CPR_ASSERT_OK_AND_ASSIGN(const std::vector<int> eventfds, function_->Eventfds());
+  EXPECT_EQ(device_.kind, uint32_t{VFIO_PCI_MSI_IRQ_INDEX});
+  EXPECT_THAT(device_.eventfds, ElementsAre(eventfds[kVectors], eventfds[kVectors + 1]));
+  const uint32_t gsi = 24 + kVectors;
+  EXPECT_THAT(router_.attached, ElementsAre(Pair(gsi, eventfds[kVectors]), Pair(gsi + 1, eventfds[kVectors + 1])));
+  EXPECT_EQ(router_.routes[gsi + 1], (MsiMessage{.address = 0xfee01000, .data = 0x41}));
+  Write(kMsi + 2, 2, 0);
+  EXPECT_THAT(device_.eventfds, IsEmpty());
+  EXPECT_THAT(router_.attached, IsEmpty());
+}
+
+TEST_F(VfioPciTest, MsiOfAnotherCpuGoesThereAndTheDeviceIsToldNothing) {
+  Plug();
+  WriteMsi();
+  Write(kMsi + 2, 2, 1);
+  const int connects = device_.connects;
+  Write(kMsi + 4, 4, 0xfee02000);
+  EXPECT_EQ(router_.routes[24 + kVectors], (MsiMessage{.address = 0xfee02000, .data = 0x40}));
+  EXPECT_EQ(device_.connects, connects);
+}
+
+TEST_F(VfioPciTest, ResetSwitchesMsiOff) {
+  Plug();
+  WriteMsi();
+  Write(kMsi + 2, 2, 1);
+  host_->Reset();
+  EXPECT_THAT(device_.eventfds, IsEmpty());
+  EXPECT_THAT(router_.attached, IsEmpty());
+  EXPECT_EQ(Read(kMsi + 2, 2), 0x84u);
+}
+
+TEST_F(VfioPciTest, IntxIsOnUntilTheGuestHasMessages) {
+  device_.Put(kPciInterruptPin, {1});
+  Plug();
+  EXPECT_EQ(device_.kind, uint32_t{VFIO_PCI_INTX_IRQ_INDEX});
+  ASSERT_TRUE(intx_router_.open[kIntxGsi]);
+  EXPECT_THAT(device_.eventfds, ElementsAre(intx_router_.lines[kIntxGsi].trigger));
+  EXPECT_EQ(device_.unmasked_by, intx_router_.lines[kIntxGsi].resample);
+  EnableMsix();
+  EXPECT_EQ(device_.kind, uint32_t{VFIO_PCI_MSIX_IRQ_INDEX});
+  EXPECT_FALSE(intx_router_.open[kIntxGsi]);
+  Write(kMsix + 2, 2, 0);
+  EXPECT_EQ(device_.kind, uint32_t{VFIO_PCI_INTX_IRQ_INDEX});
+  EXPECT_TRUE(intx_router_.open[kIntxGsi]);
+  EXPECT_THAT(warnings_, IsEmpty());
+}
+
+TEST_F(VfioPciTest, IntxOfADeviceThatHasComeIsListenedToAgain) {
+  device_.Put(kPciInterruptPin, {1});
+  Plug();
+  const int connects = device_.connects;
+  signalled_ = kVectors + kMsiVectors;
+  std::vector<UniqueFd> eventfds;
+  HandOver(&eventfds);
+  EXPECT_EQ(device_.connects, connects);
+  ASSERT_TRUE(intx_router_.open[kIntxGsi]);
+  EXPECT_EQ(CountOf(intx_router_.lines[kIntxGsi].trigger), 1u) << "what came meanwhile";
+}
+
+TEST_F(VfioPciTest, IntxOfADeviceThatHasComeWithMessagesStaysOff) {
+  device_.Put(kPciInterruptPin, {1});
+  Plug();
+  EnableMsix();
+  signalled_ = kVectors;
+  std::vector<UniqueFd> eventfds;
+  HandOver(&eventfds);
+  EXPECT_FALSE(intx_router_.open[kIntxGsi]);
 }
 
 TEST_F(VfioPciTest, ResetReachesTheDevice) {
@@ -233,38 +350,36 @@ TEST_F(VfioPciTest, DeviceThatHasComeIsToldNothing) {
   mmio_.Write(bar_ + kTable, 8, 0xfee00000);
   mmio_.Write(bar_ + kTable + 8, 8, 0x40);
   Write(kPciCommand, 2, kPciCommandMemory | kPciCommandBusMaster);
-  const PciFunctionState state = function_->Save();
-  std::vector<UniqueFd> eventfds;
-  CPR_ASSERT_OK_AND_ASSIGN(const std::vector<int> lent, function_->Eventfds());
-  for (const int eventfd : lent) eventfds.emplace_back(::dup(eventfd));
-  ASSERT_THAT(host_->DetachInterrupts(), IsOk());
-  ::eventfd_write(eventfds[0].get(), 1);  // the device goes on
-  host_.reset();
-  device_.memfd = ::dup(device_.memfd);
-  function_.reset();
   const int connects = device_.connects;
-
-  SetUp();
-  Plug(&eventfds);
-  ASSERT_THAT(host_->RestoreFunction(kSlot, state), IsOk());
-  ASSERT_THAT(host_->AttachInterrupts(), IsOk());
+  std::vector<UniqueFd> eventfds;
+  HandOver(&eventfds);
   EXPECT_EQ(device_.connects, connects);
   EXPECT_EQ(device_.resets, 0);
   EXPECT_EQ(device_.Get(VFIO_PCI_CONFIG_REGION_INDEX, kPciCommand, 2),
             kPciCommandIo | kPciCommandMemory | kPciCommandBusMaster);
   ASSERT_EQ(router_.attached.size(), 1u);
-  eventfd_t count = 0;
-  EXPECT_EQ(::eventfd_read(router_.attached.begin()->second, &count), 0);
-  EXPECT_EQ(count, 1u) << "what came meanwhile";
-  EXPECT_EQ(function_->Save(), state);
+  EXPECT_EQ(CountOf(router_.attached.begin()->second), 1u) << "what came meanwhile";
+}
+
+TEST_F(VfioPciTest, MsiOfADeviceThatHasComeIsListenedToAgain) {
+  Plug();
+  WriteMsi();
+  Write(kMsi + 2, 2, 1);
+  const int connects = device_.connects;
+  signalled_ = kVectors;
+  std::vector<UniqueFd> eventfds;
+  HandOver(&eventfds);
+  EXPECT_EQ(device_.connects, connects);
+  ASSERT_EQ(router_.attached.size(), 1u);
+  EXPECT_EQ(CountOf(router_.attached.begin()->second), 1u) << "what came meanwhile";
+  EXPECT_EQ(router_.routes[router_.attached.begin()->first], (MsiMessage{.address = 0xfee01000, .data = 0x40}));
 }
 
 TEST_F(VfioPciTest, DeviceWithOtherEventfdsIsRefused) {
   std::vector<UniqueFd> one;
   one.emplace_back(::eventfd(0, EFD_CLOEXEC));
-  EXPECT_THAT(
-      VfioPci::Create(device_.Device(), Wiring(), &one),
-      StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("eventfds of 1 MSI-X vectors, the device has 3")));
+  EXPECT_THAT(VfioPci::Create(device_.Device(), Wiring(), &one),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("1 eventfds of interrupts, the device has 7")));
 }
 
 TEST_F(VfioPciTest, TableThatLeavesItsBarIsRefused) {

@@ -8,12 +8,15 @@
 namespace cpr {
 namespace {
 
+constexpr unsigned kMaxMsiVectors = 32, kIntxEventfds = 2;
+constexpr unsigned kMaxInterrupts = Msix::kMaxVectors + kMaxMsiVectors + kIntxEventfds;
+
 absl::StatusOr<VfioState::Device> DeviceFromProto(const v1::VfioDevice& proto) {
   VfioState::Device device;
   CPR_TAKE_FIELD(proto, group, &device.group);
-  CPR_TAKE_FIELD(proto, vectors, &device.vectors);
-  if (device.vectors <= Msix::kMaxVectors) return device;
-  return absl::DataLossError(absl::StrCat("a VFIO device with ", device.vectors, " MSI-X vectors"));
+  CPR_TAKE_FIELD(proto, interrupts, &device.interrupts);
+  if (device.interrupts <= kMaxInterrupts) return device;
+  return absl::DataLossError(absl::StrCat("a VFIO device with ", device.interrupts, " interrupts"));
 }
 
 }  // namespace
@@ -33,7 +36,7 @@ v1::VfioState VfioStateToProto(const VfioState& state) {
   for (const VfioState::Device& device : state.devices) {
     v1::VfioDevice* added = proto.add_devices();
     added->set_group(device.group);
-    added->set_vectors(device.vectors);
+    added->set_interrupts(device.interrupts);
   }
   proto.set_device_count(static_cast<uint32_t>(state.devices.size()));
   return proto;

@@ -23,7 +23,7 @@ struct VfioState {
     friend bool operator==(const Iommufd&, const Iommufd&) = default;
   };
   struct Device {
-    uint32_t group = 0, vectors = 0;
+    uint32_t group = 0, interrupts = 0;
     friend bool operator==(const Device&, const Device&) = default;
   };
   std::vector<Mapping> mappings;  // in the order in which they were made

@@ -18,7 +18,7 @@ struct VfioStateTraits {
   static void Modify(VfioState& state) {
     state.mappings = {{0, 0xc0000000}, {uint64_t{4} << 30, 0x40000000}};
     state.iommufds = {{"i0", 2}};
-    state.devices = {{.group = 7, .vectors = 65}, {.group = 9, .vectors = 0}};
+    state.devices = {{.group = 7, .interrupts = 65}, {.group = 9, .interrupts = 0}};
   }
   static Proto Save(const VfioState& state) { return VfioStateToProto(state); }
   static absl::Status Restore(VfioState& state, const Proto& proto) {
@@ -27,7 +27,7 @@ struct VfioStateTraits {
   }
   static std::vector<Corruption<Proto>> Corruptions() {
     return {{"a device too few", [](Proto& p) { p.mutable_devices()->RemoveLast(); }},
-            {"more vectors than MSI-X has", [](Proto& p) { p.mutable_devices(0)->set_vectors(2049); }},
+            {"more interrupts than PCI has", [](Proto& p) { p.mutable_devices(0)->set_interrupts(2083); }},
             {"a device without its group", [](Proto& p) { p.mutable_devices(1)->clear_group(); }},
             {"a mapping without size", [](Proto& p) { p.mutable_mappings(0)->clear_size_bytes(); }},
             {"an iommufd without address space", [](Proto& p) { p.mutable_iommufds(0)->clear_ioas_id(); }}};
