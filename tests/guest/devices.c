@@ -82,8 +82,20 @@ void StartOthers(void) {
 }
 
 static void WriteIoapic(uint32_t index, uint32_t value) {
-  *(volatile uint32_t*)IOAPIC_GPA = index;
-  *(volatile uint32_t*)(IOAPIC_GPA + 0x10) = value;
+  TrapCall(TRAP_STORE32, IOAPIC_GPA, index);
+  TrapCall(TRAP_STORE32, IOAPIC_GPA + 0x10, value);
+}
+
+static uint32_t ReadIoapic(uint32_t index) {
+  TrapCall(TRAP_STORE32, IOAPIC_GPA, index);
+  return TrapCall(TRAP_LOAD32, IOAPIC_GPA + 0x10, 0);
+}
+
+bool RouteIoapicLevel(unsigned pin, unsigned vector) {
+  if (pin > (ReadIoapic(1) >> 16 & 0xff)) return false;
+  WriteIoapic(0x10 + 2 * pin + 1, 0);                      /* to APIC 0 */
+  WriteIoapic(0x10 + 2 * pin, 1 << 15 | 1 << 13 | vector); /* level, low, not masked */
+  return true;
 }
 
 void InitIrq4(void) {

@@ -60,6 +60,8 @@ struct options {
   unsigned cpus, hz, timer; /* timer: CPR_GUEST_TIMER_x, or 3 = one after the other */
   uint64_t ws_bytes, touch_bytes, gap_us, clock_tolerance_us;
   bool quiet, irq4, idle_aps;
+  bool edu, edu_msi;
+  uint64_t edu_pin; /* of the IOAPIC, without MSI */
 };
 
 extern volatile struct cpr_guest_abi abi;
@@ -77,6 +79,7 @@ static inline uint64_t Rdtsc(void) {
   __asm__ volatile("lfence\n rdtsc" : "=a"(lo), "=d"(hi)::"memory");
   return (uint64_t)hi << 32 | lo;
 }
+static inline uint64_t NextWord(uint64_t x) { return x * 6364136223846793005ull + 1442695040888963407ull; }
 static inline void Pause(void) { __asm__ volatile("pause" ::: "memory"); }
 
 /* trap.S: ring 0's services. Fault becomes true where the access is refused. */
@@ -133,6 +136,17 @@ void EnableApic(struct percpu* p);
 void StartOthers(void);
 void InitIrq4(void);
 void CheckIrq4(struct percpu* p);
+bool RouteIoapicLevel(unsigned pin, unsigned vector); /* active low, to vCPU 0; false: there is no such pin */
+/* pci.c: bus 0 */
+#define PCI_NONE ~0u
+unsigned FindPci(struct percpu* p, uint32_t ids);   /* device << 16 | vendor; a function, or PCI_NONE */
+uint64_t EnablePciBar0(unsigned function);          /* its address, one given where it has none; no DMA yet */
+bool UsePciMsi(unsigned function, unsigned vector); /* to vCPU 0; false: it has no MSI */
+void UsePciIntx(unsigned function);
+void EnablePciDma(unsigned function);
+/* edu.c */
+void InitEdu(struct percpu* p);
+void CheckEdu(struct percpu* p);
 
 struct cpuid {
   uint32_t eax, ebx, ecx, edx;

@@ -36,6 +36,7 @@
 #define CPR_GUEST_FAIL_IRQ4 14u        /* the serial port's interrupt does not arrive */
 #define CPR_GUEST_FAIL_EXCEPTION 15u   /* the vCPU took an exception: RIP, RSP or a descriptor was lost */
 #define CPR_GUEST_FAIL_BOOT 16u        /* vCPUs or RAM that the command line asks for are missing */
+#define CPR_GUEST_FAIL_DEVICE 17u      /* the edu device: missing, wrong data, an interrupt too few or too many */
 
 /* cpr_guest_abi.features: what is held and checked because CPUID offers it */
 #define CPR_GUEST_HAS_AVX (1u << 0)
@@ -104,7 +105,12 @@ struct cpr_guest_abi {
   uint64_t irq4_count;
   uint64_t serial_rx_count;
   uint64_t boot_tsc;
-  uint64_t reserved[60];
+  /* `edu=`: what was copied through the device. A copy is two DMAs, a DMA one interrupt. */
+  uint64_t edu_copies_asked;
+  uint64_t edu_copies_verified;
+  uint64_t edu_dmas_asked;
+  uint64_t edu_interrupts;
+  uint64_t reserved[56];
   /* At byte 896. */
   char command_line[128];
   struct cpr_guest_vcpu vcpu[CPR_GUEST_MAX_VCPUS];

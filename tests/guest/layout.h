@@ -12,6 +12,7 @@
 
 #define VECTOR_TIMER 0x40
 #define VECTOR_IRQ4 0x44
+#define VECTOR_EDU 0x48
 #define VECTOR_SPURIOUS 0xff
 
 #define USER_STACK_BYTES 4096
@@ -35,6 +36,14 @@
 #define VC_TIMER_PERIOD 112 /* guest_private[0]: TSC ticks (deadline) or bus cycles (one-shot) */
 #define VC_XAPIC 120        /* guest_private[1]: no x2APIC */
 
+/* struct cpr_guest_abi */
+#define ABI_EDU_INTERRUPTS 440
+
+/* The edu device's registers that its interrupt needs, and the status that the end of a DMA shows */
+#define EDU_STATUS 0x24
+#define EDU_ACKNOWLEDGE 0x64
+#define EDU_DMA_DONE 0x100
+
 /* What ring 0 does for ring 3, in rax of trap(); arguments rdi, rsi */
 #define TRAP_RDMSR 0
 #define TRAP_WRMSR 1
@@ -49,6 +58,10 @@
 #define TRAP_CPUID 10
 #define TRAP_INVALIDATE 11
 #define TRAP_WRITE_CR8 12
-#define TRAP_COUNT 13
+#define TRAP_OUTL 13
+#define TRAP_INL 14
+#define TRAP_LOAD32 15
+#define TRAP_STORE32 16
+#define TRAP_COUNT 17
 
 #endif /* TESTS_GUEST_LAYOUT_H_ */

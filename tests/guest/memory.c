@@ -52,14 +52,13 @@ static void FindRam(void) {
 static uint64_t Seed(uint64_t page, uint64_t generation) {
   return (page + 1) * 0x9e3779b97f4a7c15ull ^ generation << 20;
 }
-static uint64_t Next(uint64_t x) { return x * 6364136223846793005ull + 1442695040888963407ull; }
 
 static void WritePage(uint64_t* words, uint64_t page, uint64_t generation) {
   uint64_t x = Seed(page, generation), sum = page + generation;
   words[0] = page;
   words[1] = generation;
   for (unsigned i = 2; i < WORDS - 1; ++i) {
-    x = Next(x);
+    x = NextWord(x);
     words[i] = x;
     sum += x;
   }
@@ -74,7 +73,7 @@ static unsigned WrongWord(const volatile uint64_t* words, uint64_t page, uint64_
   *want = generation;
   if (words[1] != generation) return 1;
   for (unsigned i = 2; i < WORDS - 1; ++i) {
-    x = Next(x);
+    x = NextWord(x);
     *want = x;
     if (words[i] != x) return i;
     sum += x;

@@ -54,8 +54,10 @@ static void PrintStatus(uint64_t now) {
     Print("cpr-guest: %u s FAIL vcpu %u: %s\r\n", ms / 1000, (uint64_t)abi.fail_vcpu, (const char*)abi.fail_text);
     return;
   }
-  Print("cpr-guest: %u s OK beats %u ticks %u pages %u max gap %u us drift %d ns verified %u\r\n", ms / 1000,
+  Print("cpr-guest: %u s OK beats %u ticks %u pages %u max gap %u us drift %d ns verified %u", ms / 1000,
         abi.vcpu[0].beats, ticks, pages, gap * 1000 / abi.tsc_khz, abi.vcpu[0].clock_drift_ns, abi.round);
+  if (options.edu) Print(" edu %u/%u", abi.edu_copies_verified, abi.edu_interrupts);
+  Print("\r\n");
 }
 
 /* What is typed is counted and answered with a status line. */

@@ -106,6 +106,11 @@ static void TakeWord(const char* word) {
   }
   if (After(word, "quiet") != NULL) options.quiet = true;
   if (After(word, "irq4") != NULL) options.irq4 = true;
+  if (After(word, "edu=") != NULL) {
+    options.edu = true;
+    options.edu_msi = After(word, "edu=msi") != NULL;
+    options.edu_pin = TakeNumber(word, "edu=", &value) ? value : ~0ull;
+  }
   if (After(word, "idle") != NULL) options.idle_aps = true;
 }
 

@@ -62,6 +62,22 @@ TrapInb:
   xor %eax, %eax
   in %dx, %al
   iretq
+TrapOutl:
+  mov %edi, %edx
+  mov %esi, %eax
+  out %eax, %dx
+  iretq
+TrapInl:
+  mov %edi, %edx
+  in %dx, %eax
+  iretq
+/* A device's register: some hosts cannot carry out what ring 3 does there. */
+TrapLoad32:
+  mov (%rdi), %eax
+  iretq
+TrapStore32:
+  mov %esi, (%rdi)
+  iretq
 /* Writes byte dil to COM1 if it takes one: 1, else 0. */
 TrapPutc:
   mov $0x3fd, %edx
@@ -206,6 +222,31 @@ IsrIrq4:
   pop %rax
   iretq
 
+/*
+ * The edu device: acknowledged before the interrupt's end, or its line would interrupt again. The read behind it waits
+ * until the line is down. An interrupt that no DMA's end explains is remembered.
+ */
+.globl IsrEdu
+IsrEdu:
+  push %rax
+  push %rcx
+  push %rdx
+  mov edu_gpa, %rcx
+  mov EDU_STATUS(%rcx), %eax
+  mov %eax, EDU_ACKNOWLEDGE(%rcx)
+  mov EDU_STATUS(%rcx), %edx
+  incq abi + ABI_EDU_INTERRUPTS
+  cmp $EDU_DMA_DONE, %eax
+  je 1f
+  mov %rax, edu_odd_status
+  mov abi + ABI_EDU_INTERRUPTS, %rax
+  mov %rax, edu_odd_interrupt
+1: call EndInterrupt
+  pop %rdx
+  pop %rcx
+  pop %rax
+  iretq
+
 .globl IsrNmi
 IsrNmi:
   incq %gs:VC_NMIS
@@ -248,9 +289,14 @@ exception ExceptionOther, 255
 .balign 8
 .globl irq4_interrupts
 irq4_interrupts: .quad 0
+.globl edu_gpa, edu_odd_status, edu_odd_interrupt
+edu_gpa: .quad 0
+edu_odd_status: .quad 0
+edu_odd_interrupt: .quad 0 /* its number, from 1 */
 trap_table:
   .quad TrapRdmsr, TrapWrmsr, TrapOutb, TrapInb, TrapPutc, TrapReadDr, TrapWriteDr, TrapReadCr, TrapReadTables
   .quad TrapHlt, TrapCpuid, TrapInvalidate, TrapWriteCr8
+  .quad TrapOutl, TrapInl, TrapLoad32, TrapStore32
 read_dr_table: .quad ReadDr0, ReadDr1, ReadDr2, ReadDr3, ReadNone, ReadNone, ReadDr6, ReadDr7
 write_dr_table: .quad WriteDr0, WriteDr1, WriteDr2, WriteDr3, ReadNone, ReadNone, WriteDr6, WriteDr7
 read_cr_table: .quad ReadCr0, ReadNone, ReadNone, ReadCr3, ReadCr4, ReadNone, ReadNone, ReadNone, ReadCr8
