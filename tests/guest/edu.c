@@ -60,7 +60,10 @@ static bool RouteInterrupt(unsigned function) {
     GIVE_UP("edu=msi: the device has no MSI capability");
     return false;
   }
-  UsePciIntx(function);
+  if (!UsePciIntx(function)) {
+    GIVE_UP("edu=: the device has no INTx");
+    return false;
+  }
   if (options.edu_pin < 256 && RouteIoapicLevel(options.edu_pin, VECTOR_EDU)) return true;
   GIVE_UP("edu=: 'msi', or a number that the IOAPIC has a pin for");
   return false;

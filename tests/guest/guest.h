@@ -142,7 +142,7 @@ bool RouteIoapicLevel(unsigned pin, unsigned vector); /* active low, to vCPU 0; 
 unsigned FindPci(struct percpu* p, uint32_t ids);   /* device << 16 | vendor; a function, or PCI_NONE */
 uint64_t EnablePciBar0(unsigned function);          /* its address, one given where it has none; no DMA yet */
 bool UsePciMsi(unsigned function, unsigned vector); /* to vCPU 0; false: it has no MSI */
-void UsePciIntx(unsigned function);
+bool UsePciIntx(unsigned function);                 /* false: it has no INTx */
 void EnablePciDma(unsigned function);
 /* edu.c */
 void InitEdu(struct percpu* p);

@@ -10,6 +10,7 @@
 #define STATUS_CAPABILITIES (0x10u << 16)
 #define BAR0 0x10
 #define FIRST_CAPABILITY 0x34
+#define INTERRUPT_LINE 0x3c /* with the pin in the next byte, 0 without INTx */
 #define CAPABILITY_MSI 5
 #define MSI_ENABLE (1u << 16) /* of the word that its control register is the upper half of */
 #define MSI_VECTORS (7u << 20)
@@ -74,8 +75,10 @@ bool UsePciMsi(unsigned function, unsigned vector) {
   return true;
 }
 
-void UsePciIntx(unsigned function) {
+bool UsePciIntx(unsigned function) {
+  if ((Read(function, INTERRUPT_LINE) & 0xff00) == 0) return false;
   const unsigned msi = FindMsi(function);
   if (msi != 0) Write(function, msi, Read(function, msi) & ~MSI_ENABLE);
   SetCommand(function, COMMAND_INTX_DISABLE, 0);
+  return true;
 }

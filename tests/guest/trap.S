@@ -71,12 +71,26 @@ TrapInl:
   mov %edi, %edx
   in %dx, %eax
   iretq
-/* A device's register: some hosts cannot carry out what ring 3 does there. */
+/*
+ * Leaves the guest for KVM and comes back. Under QEMU's SVM emulation (11.1) an access to a device is refused
+ * (KVM_INTERNAL_ERROR_DELIVERY_EV) where it is the first exit after an event was injected, as every UD2 is.
+ */
+.macro exit_once
+  push %rbx
+  xor %eax, %eax
+  cpuid
+  pop %rbx
+.endm
+/* A device's register. */
 TrapLoad32:
+  exit_once
   mov (%rdi), %eax
+  xor %edx, %edx
   iretq
 TrapStore32:
+  exit_once
   mov %esi, (%rdi)
+  xor %edx, %edx
   iretq
 /* Writes byte dil to COM1 if it takes one: 1, else 0. */
 TrapPutc:
@@ -231,6 +245,7 @@ IsrEdu:
   push %rax
   push %rcx
   push %rdx
+  exit_once
   mov edu_gpa, %rcx
   mov EDU_STATUS(%rcx), %eax
   mov %eax, EDU_ACKNOWLEDGE(%rcx)
