@@ -1,0 +1,69 @@
+# QEMU's edu device, by VFIO: a guest copies pages through it all the time, by DMA with an interrupt for each, over 20 transfers and 20 execs; by group and container, then by an iommufd.
+# Arguments: how it interrupts (msi, or the IOAPIC's pin of its INTx), transfers and execs each.
+#: files vmm/cpr-vmm tests/guest/payload.elf
+#: edu
+#: seconds 600
+
+interrupt=${1:-msi} rounds=${2:-20}
+machine=$(echo "$machine" | sed 's/512M/128M/g')
+
+# abi BYTE WORDS: 8-byte words of what the guest shows in its RAM (tests/guest/guest_abi.h).
+abi() { dd if=/dev/shm/ram bs=8 skip=$(((0x200000 + $1) / 8)) count="$2" 2>/dev/null | od -An -v -t u8; }
+# counts: into $asked, $verified (copies), $dmas, $interrupts.
+counts() {
+  # shellcheck disable=SC2046
+  set -- $(abi 416 4)
+  asked=$1 verified=$2 dmas=$3 interrupts=$4
+}
+
+verified_more_than() {
+  counts
+  ! grep ' FAIL ' $serial || fail "$copying: see above"
+  [ "$verified" -gt "$1" ]
+}
+# copies_on WHAT: one copy after the one that is under way is right, too, and nothing is wrong.
+copies_on() {
+  copying=$1
+  counts
+  await "$1: of $asked copies $verified are verified, of $dmas DMAs $interrupts have interrupted" verified_more_than $((verified + 1))
+}
+
+# while_stopped MODE: the DMA that is under way ends while the guest does not run, its interrupt waits.
+while_stopped() {
+  hmp_says stop
+  hmp_says "info status" "VM status: paused"
+  counts
+  count="$asked copies, $verified verified, $dmas DMAs, $interrupts interrupts"
+  [ $((asked - verified)) -le 1 ] && [ $((2 * asked - dmas)) -le 1 ] && [ $((dmas - interrupts)) -le 1 ] && [ "$interrupts" -le "$dmas" ] ||
+    fail "$1, stopped: $count"
+  say "$1, stopped: $count"
+  $1 paused
+  hmp_says cont
+  copies_on "$1, stopped"
+}
+
+edu=$(grep -l '^0x11e8$' /sys/bus/pci/devices/*/device | grep -o '[0-9a-f:]*\.[0-7]')
+give_to_vfio "$edu"
+
+# by_vfio WORD...: boots a guest with these words for the device, and ends it after all its handovers.
+by_vfio() {
+  words="$machine -serial file:$serial $*"
+  rm -f $serial /dev/shm/ram
+  start -kernel tests/guest/payload.elf -append "cpus=2 ws=4 edu=$interrupt"
+  said "cpr-guest: running"
+  copies_on boot
+  for mode in transfer execute; do
+    for round in $(seq "$rounds"); do
+      $mode
+      copies_on "$mode $round"
+    done
+    while_stopped $mode
+    tail -n 1 $serial
+  done
+  quit_vmm
+}
+
+say "group and container"
+by_vfio -device "vfio-pci,host=$edu"
+say "iommufd"
+by_vfio -object iommufd,id=i0 -device "vfio-pci,host=$edu,iommufd=i0"
