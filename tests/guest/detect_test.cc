@@ -9,6 +9,7 @@
 #include "libcpr/base/status_macros.h"
 #include "libcpr/testing/kvm_gate.h"
 #include "libcpr/testing/matchers.h"
+#include "tests/guest/fake_edu.h"
 #include "tests/guest/guest_vm.h"
 
 namespace cpr::testing {
@@ -232,6 +233,70 @@ TEST(DetectAtBoot, WorkingSetLargerThanRam) {
   CPR_ASSERT_OK_AND_ASSIGN(const uint32_t verdict, guest->Verify());
   EXPECT_EQ(verdict, CPR_GUEST_FAIL_BOOT);
   EXPECT_THAT(TextOf(guest.get()), HasSubstr("ws=64 MiB: RAM left is"));
+}
+
+struct DeviceCase {
+  const char* name;
+  FakeEdu::Fault fault;
+  const char* reason;
+};
+
+void PrintTo(const DeviceCase& c, std::ostream* out) { *out << c.name; }
+
+const DeviceCase kDeviceCases[] = {
+    {"WrongByte", FakeEdu::Fault::kWrongByte, ": byte 1234 is 0x"},
+    {"LostInterrupt", FakeEdu::Fault::kLostInterrupt, " is done, but no interrupt in 2"},
+    {"SecondInterrupt", FakeEdu::Fault::kSecondInterrupt, ": status 0x0, not 0x100"},
+    {"OtherStatus", FakeEdu::Fault::kOtherStatus, ": status 0x101, not 0x100"},
+};
+
+class DetectDevice : public ::testing::TestWithParam<DeviceCase> {};
+
+TEST_P(DetectDevice, SaysWhatIsWrong) {
+  CPR_SKIP_WITHOUT_KVM();
+  FakeEdu edu(/*has_msi=*/true);
+  GuestVm::Options options = {.cmdline = "ws=1 edu=msi"};
+  options.serve = [&edu](GuestVm* guest, kvm_run* run) { return edu.Serve(guest, run); };
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestVm> guest, GuestVm::Create(options));
+  volatile cpr_guest_abi& abi = guest->abi();
+  guest->Resume();
+  ASSERT_THAT(guest->WaitFor([&] { return abi.edu_copies_verified >= 10 || abi.failure != CPR_GUEST_OK; }), IsOk());
+  guest->Pause();
+  ASSERT_EQ(abi.failure, CPR_GUEST_OK) << TextOf(guest.get());
+  EXPECT_LE(2 * abi.edu_copies_verified, abi.edu_interrupts);
+  EXPECT_LE(abi.edu_interrupts, abi.edu_dmas_asked);
+  EXPECT_LE(abi.edu_dmas_asked, 2 * abi.edu_copies_asked);
+  edu.set_fault(GetParam().fault);
+  guest->Resume();
+  ASSERT_THAT(guest->WaitFor([&] { return abi.failure != CPR_GUEST_OK; }), IsOk());
+  EXPECT_EQ(abi.failure, CPR_GUEST_FAIL_DEVICE);
+  EXPECT_THAT(TextOf(guest.get()), HasSubstr(GetParam().reason));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, DetectDevice, ::testing::ValuesIn(kDeviceCases),
+                         [](const ::testing::TestParamInfo<DeviceCase>& info) { return std::string(info.param.name); });
+
+void FailsAtBoot(GuestVm::Options options, const char* reason) {
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestVm> guest, GuestVm::Create(options));
+  guest->Resume();
+  ASSERT_THAT(guest->WaitRunning(), IsOk());
+  EXPECT_EQ(guest->abi().failure, CPR_GUEST_FAIL_DEVICE);
+  EXPECT_THAT(TextOf(guest.get()), HasSubstr(reason));
+}
+
+TEST(DetectAtBoot, NoDevice) {
+  CPR_SKIP_WITHOUT_KVM();
+  FailsAtBoot({.cmdline = "ws=1 edu=msi"}, "no device 1234:11e8 on PCI bus 0");
+}
+
+TEST(DetectAtBoot, DeviceThatCannotInterrupt) {
+  CPR_SKIP_WITHOUT_KVM();
+  for (const auto& [cmdline, reason] : {std::pair("ws=1 edu=msi", "no MSI"), std::pair("ws=1 edu=17", "no INTx")}) {
+    FakeEdu edu(/*has_msi=*/false);
+    GuestVm::Options options = {.cmdline = cmdline};
+    options.serve = [&edu](GuestVm* guest, kvm_run* run) { return edu.Serve(guest, run); };
+    FailsAtBoot(options, reason);
+  }
 }
 
 }  // namespace

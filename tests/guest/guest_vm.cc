@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/status_macros.h"
@@ -201,6 +202,7 @@ absl::Status GuestVm::RunUntilPaused(kvm::Vcpu* vcpu) {
 
 absl::Status GuestVm::Serve(kvm::Vcpu* vcpu) {
   kvm_run* run = vcpu->run();
+  if (options_.serve && options_.serve(this, run)) return absl::OkStatus();
   if (run->exit_reason == KVM_EXIT_IO) {
     Serial(run);
     return absl::OkStatus();
@@ -216,7 +218,8 @@ void GuestVm::Serial(kvm_run* run) {
   const uint16_t reg = run->io.port - kCom1;
   for (uint32_t i = 0; i < run->io.count; ++i, data += run->io.size) {
     if (run->io.direction == KVM_EXIT_IO_IN) {
-      *data = reg < 8 ? ReadSerial(reg) : 0xff;
+      std::memset(data, 0xff, run->io.size);
+      if (reg < 8) *data = ReadSerial(reg);
     } else if (reg < 8) {
       WriteSerial(reg, *data);
     }

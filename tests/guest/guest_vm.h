@@ -35,6 +35,8 @@ class GuestVm {
     std::string cmdline;            // "cpus=N" is added
     bool full_irqchip = false;      // PIC, IOAPIC and PIT in the kernel; else LAPICs alone
     bool offer_x2apic = true;
+    // A device's answer to a vCPU's exit, on the vCPU's thread; false: the exit is none of its business.
+    std::function<bool(GuestVm*, kvm_run*)> serve;
   };
   // Loads tests/guest/payload.elf, which the test must have among its data. The guest does not run yet.
   static absl::StatusOr<std::unique_ptr<GuestVm>> Create(const Options& options);
