@@ -20,14 +20,14 @@ struct cpuid Cpuid(uint32_t leaf, uint32_t subleaf) {
 
 uint32_t ApicRead(unsigned offset) {
   if (x2apic) return TrapCall(TRAP_RDMSR, 0x800 + (offset >> 4), 0);
-  return *(volatile uint32_t*)(APIC_GPA + offset);
+  return TrapCall(TRAP_LOAD32, APIC_GPA + offset, 0);
 }
 
 void ApicWrite(unsigned offset, uint32_t value) {
   if (x2apic) {
     TrapCall(TRAP_WRMSR, 0x800 + (offset >> 4), value);
   } else {
-    *(volatile uint32_t*)(APIC_GPA + offset) = value;
+    TrapCall(TRAP_STORE32, APIC_GPA + offset, value);
   }
 }
 

@@ -72,8 +72,8 @@ TrapInl:
   in %dx, %eax
   iretq
 /*
- * Leaves the guest for KVM and comes back. Under QEMU's SVM emulation (11.1) an access to a device is refused
- * (KVM_INTERNAL_ERROR_DELIVERY_EV) where it is the first exit after an event was injected, as every UD2 is.
+ * Leaves the guest for KVM and comes back. Under QEMU's SVM emulation (docs/testbed.md) an access to a device ends the VM
+ * where it is the first exit after an exception was injected, as every UD2 is.
  */
 .macro exit_once
   push %rbx
@@ -245,7 +245,6 @@ IsrEdu:
   push %rax
   push %rcx
   push %rdx
-  exit_once
   mov edu_gpa, %rcx
   mov EDU_STATUS(%rcx), %eax
   mov %eax, EDU_ACKNOWLEDGE(%rcx)
