@@ -1,10 +1,10 @@
-# QEMU's edu device, by VFIO: a guest copies pages through it all the time, by DMA with an interrupt for each, over 20 transfers and 20 execs; by group and container, then by an iommufd.
-# Arguments: how it interrupts (msi, or the IOAPIC's pin of its INTx), transfers and execs each.
+# QEMU's edu device, by VFIO: a guest copies pages through it all the time, by DMA with an interrupt for each, over 20 transfers and 20 execs by group and container and by an iommufd; five of each with INTx, by either IOAPIC.
+# Arguments: transfers and execs each, 20 if not given; those with INTx.
 #: files vmm/cpr-vmm tests/guest/payload.elf
 #: edu
 #: seconds 900
 
-interrupt=${1:-msi} rounds=${2:-20}
+with_msi=${1:-20} with_intx=${2:-5}
 machine=$(echo "$machine" | sed 's/512M/128M/g')
 
 # abi BYTE WORDS: 8-byte words of what the guest shows in its RAM (tests/guest/guest_abi.h).
@@ -47,8 +47,12 @@ while_stopped() {
 edu=$(grep -l '^0x11e8$' /sys/bus/pci/devices/*/device | grep -o '[0-9a-f:]*\.[0-7]')
 give_to_vfio "$edu"
 
-# by_vfio WORD...: boots a guest with these words for the device, and ends it after all its handovers.
+# by_vfio INTERRUPT ROUNDS WORD...: boots a guest with these words for the device, and ends it after so many transfers and
+# execs. INTERRUPT: msi, or the pin of its INTx.
 by_vfio() {
+  interrupt=$1 rounds=$2
+  shift 2
+  say "$interrupt: $*"
   words="$machine -serial file:$serial $*"
   rm -f $serial /dev/shm/ram
   start -kernel tests/guest/payload.elf -append "cpus=2 ws=4 edu=$interrupt"
@@ -60,11 +64,13 @@ by_vfio() {
       copies_on "$mode $round"
     done
     while_stopped $mode
+    say "$mode: $(sed -n 's/^\(cpr-guest: .* edu .*\)\r$/\1/p' $serial | tail -n 1)"
   done
   quit_vmm
 }
 
-say "group and container"
-by_vfio -device "vfio-pci,host=$edu"
-say "iommufd"
-by_vfio -object iommufd,id=i0 -device "vfio-pci,host=$edu,iommufd=i0"
+by_vfio msi "$with_msi" -device "vfio-pci,host=$edu"
+by_vfio msi "$with_msi" -object iommufd,id=i0 -device "vfio-pci,host=$edu,iommufd=i0"
+# Pin A in slot 6.
+by_vfio 22 "$with_intx" -device "vfio-pci,host=$edu,addr=6"
+by_vfio 22 "$with_intx" -machine kernel-irqchip=on -device "vfio-pci,host=$edu,addr=6"
