@@ -3,9 +3,12 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "libcpr/base/io.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
@@ -28,6 +31,17 @@ void Append(std::vector<std::string>& words, const std::vector<std::string>& mor
   words.insert(words.end(), more.begin(), more.end());
 }
 
+absl::string_view Environment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? absl::string_view() : value;
+}
+
+void AddWordsFromEnvironment(GuestRigOptions& options) {
+  const std::vector<std::string> words = absl::StrSplit(Environment("CPR_RIG_WORDS"), ' ', absl::SkipEmpty());
+  Append(options.more, words);
+  absl::StrAppend(&options.guest_words, " ", Environment("CPR_RIG_GUEST_WORDS"));
+}
+
 }  // namespace
 
 GuestRig::GuestRig(GuestRigOptions options)
@@ -40,6 +54,7 @@ absl::StatusOr<std::unique_ptr<GuestRig>> GuestRig::Start(GuestRigOptions option
   if (options.kernel.empty()) {
     CPR_ASSIGN_OR_RETURN(options.kernel, FindBuilt("tests/guest/payload.elf"));
   }
+  AddWordsFromEnvironment(options);
   auto rig = std::unique_ptr<GuestRig>(new GuestRig(std::move(options)));
   CPR_RETURN_IF_ERROR(rig->Boot());
   return rig;

@@ -33,7 +33,9 @@ struct GuestRigOptions {
 // Thread-compatible.
 class GuestRig {
  public:
-  // Boots the guest and waits until it checks itself.
+  // Boots the guest and waits until it checks itself. CPR_RIG_WORDS and CPR_RIG_GUEST_WORDS in the environment,
+  // separated by spaces, come after the options' `more` and `guest_words`: a scenario of the testbed gives it a device
+  // of its host.
   static absl::StatusOr<std::unique_ptr<GuestRig>> Start(GuestRigOptions options);
 
   // One handover, measured; from then on vmm() is the new one. An error: it did not come off. What the guest says of it

@@ -107,6 +107,7 @@ class KillBase : public ::testing::Test {
   void ExpectGuestRuns() {
     EXPECT_THAT(vmm().qmp().AwaitStatus("running", kTimeout), IsOk()) << vmm().Log();
     EXPECT_THAT(rig_->view().AwaitBeats(kTimeout), IsOk());
+    EXPECT_THAT(rig_->view().AwaitCopy(kTimeout), IsOk());
     EXPECT_THAT(rig_->view().Verify(kTimeout), IsOk());
     EXPECT_THAT(AwaitDescendants({vmm().process().pid()}, kTimeout), IsOk());
     ExpectNoTemporaryFile();

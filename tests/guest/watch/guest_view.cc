@@ -50,6 +50,16 @@ absl::Status GuestView::AwaitBeats(absl::Duration timeout) const {
   return absl::OkStatus();
 }
 
+absl::Status GuestView::AwaitCopy(absl::Duration timeout) const {
+  const uint64_t asked = abi().edu_copies_asked;
+  if (asked == 0 || Await(timeout, [this, asked] { return abi().edu_copies_verified > asked; })) {
+    return absl::OkStatus();
+  }
+  return absl::DeadlineExceededError(absl::StrCat("of ", uint64_t{abi().edu_copies_asked},
+                                                  " copies through the device ", uint64_t{abi().edu_copies_verified},
+                                                  " are verified: it stands still"));
+}
+
 absl::Status GuestView::Verify(absl::Duration timeout) const {
   const uint64_t number = abi().verify_request + 1;
   abi().verify_request = number;

@@ -25,6 +25,9 @@ class GuestView {
   absl::Status AwaitRunning(absl::Duration timeout) const;
   // Waits until the beat of every vCPU has moved on.
   absl::Status AwaitBeats(absl::Duration timeout) const;
+  // Waits until what the guest copies through a device (`edu=`) has been right once more, begun after this call; at
+  // once if it copies nothing.
+  absl::Status AwaitCopy(absl::Duration timeout) const;
   // Has the guest check everything that it holds, now. kDataLoss with the guest's words if something was lost.
   absl::Status Verify(absl::Duration timeout) const;
 
