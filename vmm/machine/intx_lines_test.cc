@@ -43,7 +43,7 @@ class IntxLinesTest : public ::testing::Test {
     }
   }
 
-  const Device device_;
+  Device device_;
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<IntxLines> lines_;
   std::vector<std::pair<unsigned, bool>> changes_;
