@@ -30,8 +30,10 @@ TXT
   (cd /tmp/guest && find . | cpio -o -H newc >/tmp/guest.cpio 2>/dev/null)
 }
 
-# said TEXT: waits until the guest has said so at the start of a line.
-said() { await "the guest does not say '$1'" has_said "$1"; }
+# said TEXT: waits until the guest has said so at the start of a line. One that has been handed over by nobody yet and does
+# not is one that does not boot (lib/main.py).
+not_booted="the guest does not boot: "
+said() { await "${not_booted}the guest does not say '$1'" has_said "$1"; }
 has_said() { grep -q "^$1" $serial 2>/dev/null; }
 
 # The machine, but for what a scenario adds in $words: 2 vCPUs, 512 MiB in a named file.
@@ -52,6 +54,7 @@ boot() { start -kernel /share/kernel -initrd /tmp/guest.cpio -append "console=tt
 # The modes, as one types them: transfer [STATUS], execute [STATUS]. Each returns when the new VMM says that it is
 # "running", or what else it should say.
 transfer() {
+  not_booted=
   old=$vmm
   rm -f /tmp/main.sock /tmp/cpr.sock
   start -incoming unix:/tmp/main.sock \
@@ -68,6 +71,7 @@ TXT
 }
 
 execute() {
+  not_booted=
   hmp_says "migrate_set_parameter mode cpr-exec"
   hmp_says "migrate_set_parameter cpr-exec-args ./vmm/cpr-vmm -monitor stdio $words -incoming memfd:"
   hmp_says "migrate -d memfd:"
@@ -88,6 +92,7 @@ migrate_to_file() {
 
 # reboot_vmm [off [STATUS]]: both halves.
 reboot_vmm() {
+  not_booted=
   migrate_to_file /tmp/vm.state "${1:-on}"
   start -incoming file:/tmp/vm.state
   hmp_until "info status" "VM status: ${2:-running}"
