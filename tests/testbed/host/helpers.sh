@@ -18,6 +18,13 @@ show_timers() {
   grep -A 1 apic_timer_fn /proc/timer_list || echo "no vCPU's timer is set"
 }
 
+# Words for a Linux guest whose kernel has begun and never came to its PID 1 (lib/main.py); none for any other.
+not_booted() {
+  if grep -q "Linux version" "${serial:-/nowhere}" 2>/dev/null && ! grep -q "^booted" "$serial"; then
+    echo "the guest does not boot: "
+  fi
+}
+
 fail() {
   if [ -e "${serial:-}" ]; then
     tail -n 200 "$serial"
@@ -26,7 +33,7 @@ fail() {
     show_timers
   fi
   say "FAIL: $*"
-  printf '%s\n' "$*" >/tmp/why
+  printf '%s%s\n' "$(not_booted)" "$*" >/tmp/why
   exit 1
 }
 

@@ -20,6 +20,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 exec >/dev/ttyS0 2>&1
+echo "booted"
 # How often the power button was pressed.
 pressed() { awk '{ print $1 }' /sys/firmware/acpi/interrupts/ff_pwr_btn; }
 # What the kernel has complained of.
@@ -30,10 +31,8 @@ TXT
   (cd /tmp/guest && find . | cpio -o -H newc >/tmp/guest.cpio 2>/dev/null)
 }
 
-# said TEXT: waits until the guest has said so at the start of a line. One that has been handed over by nobody yet and does
-# not is one that does not boot (lib/main.py).
-not_booted="the guest does not boot: "
-said() { await "${not_booted}the guest does not say '$1'" has_said "$1"; }
+# said TEXT: waits until the guest has said so at the start of a line.
+said() { await "the guest does not say '$1'" has_said "$1"; }
 has_said() { grep -q "^$1" $serial 2>/dev/null; }
 
 # The machine, but for what a scenario adds in $words: 2 vCPUs, 512 MiB in a named file.
@@ -54,7 +53,6 @@ boot() { start -kernel /share/kernel -initrd /tmp/guest.cpio -append "console=tt
 # The modes, as one types them: transfer [STATUS], execute [STATUS]. Each returns when the new VMM says that it is
 # "running", or what else it should say.
 transfer() {
-  not_booted=
   old=$vmm
   rm -f /tmp/main.sock /tmp/cpr.sock
   start -incoming unix:/tmp/main.sock \
@@ -71,7 +69,6 @@ TXT
 }
 
 execute() {
-  not_booted=
   hmp_says "migrate_set_parameter mode cpr-exec"
   hmp_says "migrate_set_parameter cpr-exec-args ./vmm/cpr-vmm -monitor stdio $words -incoming memfd:"
   hmp_says "migrate -d memfd:"
@@ -92,7 +89,6 @@ migrate_to_file() {
 
 # reboot_vmm [off [STATUS]]: both halves.
 reboot_vmm() {
-  not_booted=
   migrate_to_file /tmp/vm.state "${1:-on}"
   start -incoming file:/tmp/vm.state
   hmp_until "info status" "VM status: ${2:-running}"
@@ -122,8 +118,13 @@ make_working_guest() {
 if [ -e /sys/class/net/eth0 ]; then
   ip addr add 10.0.0.2/24 dev eth0
   ip link set eth0 up
-  # A card takes its time.
-  until [ "\$(cat /sys/class/net/eth0/carrier)" = 1 ]; do sleep 0.1; done
+  # A card takes its time, a minute at most.
+  looks=0
+  until [ "\$(cat /sys/class/net/eth0/carrier)" = 1 ]; do
+    looks=\$((looks + 1))
+    [ \$looks -lt 600 ] || { echo "bad: eth0 has no carrier" && break; }
+    sleep 0.1
+  done
 fi
 worker $* &
 while sleep 1; do

@@ -108,7 +108,7 @@ def run_one(scenario, debian, kernel, options):
     return verdict
 
 
-# What said of linux_guest.sh calls a guest that never got so far as to be handed over.
+# What fail of host/helpers.sh says of a guest whose kernel never came to PID 1.
 NOT_BOOTED = "the guest does not boot: "
 
 
@@ -117,7 +117,7 @@ def run(scenario, debian, kernel, options, run_once=run_one):
     (docs/testbed.md). It is said; twice is a failure."""
     verdict = run_once(scenario, debian, kernel, options)
     if verdict.kind == "fail" and verdict.why.startswith(NOT_BOOTED):
-        say(f"testbed: {scenario.name}: {verdict.why}. Before any handover: once more")
+        say(f"testbed: {scenario.name}: {verdict.why}. Once more")
         verdict = run_once(scenario, debian, kernel, options)
     return verdict
 

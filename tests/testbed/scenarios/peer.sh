@@ -54,7 +54,6 @@ quit_peer() {
   disconnect
 }
 set_mode() {
-  not_booted=
   qmp "{\"execute\":\"migrate-set-parameters\",\"arguments\":{\"mode\":\"$1\"${2:-}}}"
   [ "$1" = cpr-reboot ] || return 0
   qmp '{"execute":"migrate-set-capabilities","arguments":{"capabilities":[{"capability":"x-ignore-shared","state":true}]}}'
