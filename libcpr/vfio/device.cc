@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <linux/vfio.h>
-#include <sys/ioctl.h>
 
 #include <cerrno>
 #include <cstring>
@@ -32,11 +31,6 @@ std::string KindName(uint32_t kind) {
       return "release request";
   }
   return absl::StrCat("interrupt kind ", kind);
-}
-
-IoctlFunction KernelsUnless(IoctlFunction ioctl) {
-  if (ioctl) return ioctl;
-  return [](int number, unsigned long request, void* argument) { return ::ioctl(number, request, argument); };
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "libcpr/vfio/ioctl_function.h"
+#include "libcpr/base/ioctl_function.h"
 
 namespace cpr::vfio::testing {
 

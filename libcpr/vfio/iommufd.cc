@@ -1,7 +1,6 @@
 #include "libcpr/vfio/iommufd.h"
 
 #include <fcntl.h>
-#include <sys/ioctl.h>
 
 #include <cerrno>
 #include <string>
@@ -24,10 +23,7 @@ std::string RangeName(uint64_t iova, uint64_t size_bytes) {
 }  // namespace
 
 Iommufd::Iommufd(UniqueFd fd, uint32_t ioas_id, IoctlFunction ioctl)
-    : fd_(std::move(fd)), ioas_id_(ioas_id), ioctl_(std::move(ioctl)) {
-  if (ioctl_) return;
-  ioctl_ = [](int number, unsigned long request, void* argument) { return ::ioctl(number, request, argument); };
-}
+    : fd_(std::move(fd)), ioas_id_(ioas_id), ioctl_(KernelsUnless(std::move(ioctl))) {}
 
 absl::StatusOr<UniqueFd> Iommufd::Open() {
   UniqueFd fd(::open(kPath, O_RDWR | O_CLOEXEC));

@@ -8,8 +8,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "libcpr/base/ioctl_function.h"
 #include "libcpr/base/unique_fd.h"
-#include "libcpr/vfio/ioctl_function.h"
 
 namespace cpr::vfio {
 

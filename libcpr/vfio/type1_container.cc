@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <linux/vfio.h>
-#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -27,10 +26,7 @@ std::string NameOf(const DmaMapping& mapping) {
 }  // namespace
 
 Type1Container::Type1Container(UniqueFd fd, std::vector<DmaMapping> mappings, IoctlFunction ioctl)
-    : fd_(std::move(fd)), ioctl_(std::move(ioctl)), mappings_(std::move(mappings)) {
-  if (ioctl_) return;
-  ioctl_ = [](int number, unsigned long request, void* argument) { return ::ioctl(number, request, argument); };
-}
+    : fd_(std::move(fd)), ioctl_(KernelsUnless(std::move(ioctl))), mappings_(std::move(mappings)) {}
 
 absl::StatusOr<UniqueFd> Type1Container::Open() {
   UniqueFd fd(::open(kPath, O_RDWR | O_CLOEXEC));

@@ -122,7 +122,7 @@ absl::StatusOr<Tap> MakeTap(const VirtioNetConfig& config, uint32_t instance, Fd
 }
 
 absl::StatusOr<VhostNet> MakeVhost(const VirtioNetConfig& config, uint32_t instance, FdTable* fds,
-                                   const VhostNet::IoctlFunction& ioctl) {
+                                   const IoctlFunction& ioctl) {
   if (fds != nullptr && fds->Has(kVhostFd, instance)) {
     CPR_ASSIGN_OR_RETURN(UniqueFd fd, fds->Take(kVhostFd, instance, FdKind::kVhost));
     return VhostNet::Adopt(std::move(fd), ioctl);

@@ -45,7 +45,7 @@ class VirtioDeviceSet {
     VirtioPci::Doorbell doorbell;
     // Called on the loop's thread with what the user should know; may be empty.
     std::function<void(const std::string& text)> warn = nullptr;
-    VhostNet::IoctlFunction vhost_ioctl = nullptr;  // empty: the kernel's
+    IoctlFunction vhost_ioctl = nullptr;  // empty: the kernel's
   };
   // Opens what the devices need, or takes it out of `fds` where it has come with the guest (null: nothing has). The
   // devices are quiesced until Resume, and the chardevs of a guest that has come until ResumeChardevs. Errors name the

@@ -43,7 +43,7 @@ std::vector<FakeVhost::Region> RegionsIn(const void* argument) {
 
 }  // namespace
 
-VhostNet::IoctlFunction FakeVhost::As(int process) {
+IoctlFunction FakeVhost::As(int process) {
   return [this, process](int, unsigned long request, void* argument) {
     MutexLock lock(&mutex_);
     const int error = Call(process, request, argument);

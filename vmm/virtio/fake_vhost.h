@@ -26,7 +26,7 @@ class FakeVhost {
   };
 
   // What a process, known by a number that is not 0, calls.
-  VhostNet::IoctlFunction As(int process);
+  IoctlFunction As(int process);
 
   // The next call but `after` is refused with `error`.
   void FailOne(size_t after, int error);

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <linux/virtio_config.h>
-#include <sys/ioctl.h>
 
 #include <cerrno>
 #include <cstring>
@@ -45,9 +44,7 @@ absl::StatusOr<VhostNet> VhostNet::Create(UniqueFd fd, IoctlFunction ioctl) {
 }
 
 absl::StatusOr<VhostNet> VhostNet::Adopt(UniqueFd fd, IoctlFunction ioctl) {
-  if (!ioctl)
-    ioctl = [](int number, unsigned long request, void* argument) { return ::ioctl(number, request, argument); };
-  VhostNet vhost(std::move(fd), std::move(ioctl));
+  VhostNet vhost(std::move(fd), KernelsUnless(std::move(ioctl)));
   uint64_t features = 0;
   CPR_RETURN_IF_ERROR(vhost.Call(kVhostGetFeatures, &features));
   const uint64_t missing = kFeatures & ~features;

@@ -2,7 +2,6 @@
 #define VMM_VIRTIO_VHOST_NET_H_
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -10,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "libcpr/base/ioctl_function.h"
 #include "libcpr/base/unique_fd.h"
 #include "vmm/machine/guest_memory.h"
 #include "vmm/virtio/virtqueue.h"
@@ -27,10 +27,6 @@ struct VhostRequest;
 // drivers/vhost.
 class VhostNet {
  public:
-  // ioctl(2).
-  using IoctlFunction =
-      std::function<int(int fd, unsigned long request, void* argument)>;  // NOLINT(google-runtime-int)
-
   // Opens /dev/vhost-net. Errors have QEMU's words and carry errno.
   static absl::StatusOr<UniqueFd> Open();
   // Takes an fd that is nobody's yet. An empty `ioctl` is the kernel's. Errors name the step that the kernel refused,
