@@ -27,10 +27,7 @@ struct Description {
 absl::StatusOr<Description> Describe(int fd) {
   Description description;
   if (::fstat(fd, &description.st) != 0) return ErrnoStatus(errno, absl::StrCat("fstat of fd ", fd));
-  char link[4096];
-  const ssize_t n = ::readlink(absl::StrCat("/proc/self/fd/", fd).c_str(), link, sizeof(link));
-  if (n < 0) return ErrnoStatus(errno, absl::StrCat("readlink of /proc/self/fd/", fd));
-  description.link.assign(link, static_cast<size_t>(n));
+  CPR_ASSIGN_OR_RETURN(description.link, FdTarget(fd));
   return description;
 }
 
@@ -116,6 +113,13 @@ absl::Status CheckFdKind(int fd, FdKind kind) {
   CPR_ASSIGN_OR_RETURN(const Description description, Describe(fd));
   if (row->is(fd, description)) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat("is not a ", row->name, " but ", description.link));
+}
+
+absl::StatusOr<std::string> FdTarget(int fd) {
+  char link[4096];
+  const ssize_t n = ::readlink(absl::StrCat("/proc/self/fd/", fd).c_str(), link, sizeof(link));
+  if (n < 0) return ErrnoStatus(errno, absl::StrCat("readlink of /proc/self/fd/", fd));
+  return std::string(link, static_cast<size_t>(n));
 }
 
 }  // namespace cpr

@@ -1,7 +1,10 @@
 #ifndef LIBCPR_PRESERVE_FD_KIND_H_
 #define LIBCPR_PRESERVE_FD_KIND_H_
 
+#include <string>
+
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
 namespace cpr {
@@ -31,6 +34,10 @@ absl::string_view FdKindName(FdKind kind);
 // Asks the kernel whether `fd` (lent) is of `kind`, by fstat, /proc/self/fd and getsockopt.
 // kFailedPrecondition, saying what it is instead; kInvalidArgument for a kind that does not exist. Thread-safe.
 absl::Status CheckFdKind(int fd, FdKind kind);
+
+// What /proc/self/fd says of `fd` (lent): a path, "/memfd:ram (deleted)", "anon_inode:[eventfd]". Errors carry errno.
+// Thread-safe.
+absl::StatusOr<std::string> FdTarget(int fd);
 
 }  // namespace cpr
 
