@@ -18,6 +18,8 @@ const char* NameOf(unsigned long request) {  // NOLINT(google-runtime-int)
       return "VFIO_GROUP_GET_STATUS";
     case VFIO_GROUP_SET_CONTAINER:
       return "VFIO_GROUP_SET_CONTAINER";
+    case VFIO_GROUP_UNSET_CONTAINER:
+      return "VFIO_GROUP_UNSET_CONTAINER";
     case VFIO_SET_IOMMU:
       return "VFIO_SET_IOMMU";
     case VFIO_IOMMU_MAP_DMA:
@@ -65,6 +67,8 @@ int FakeType1::Answer(int process, int fd, unsigned long request, void* argument
       if (std::find(groups.begin(), groups.end(), fd) != groups.end()) return -EINVAL;
       groups.push_back(fd);
       return 0;
+    case VFIO_GROUP_UNSET_CONTAINER:
+      return std::erase(groups, fd) == 1 ? 0 : -EINVAL;
     case VFIO_SET_IOMMU:
       if (groups.empty() || has_iommu || reinterpret_cast<uintptr_t>(argument) != VFIO_TYPE1v2_IOMMU) return -EINVAL;
       has_iommu = true;

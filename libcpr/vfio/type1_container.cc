@@ -82,6 +82,8 @@ absl::Status Type1Container::AddGroup(int group_fd, absl::string_view group) {
   const absl::Status set =
       Call(CPR_VFIO_REQUEST(VFIO_SET_IOMMU), reinterpret_cast<void*>(uintptr_t{VFIO_TYPE1v2_IOMMU})).status();
   has_iommu_ = set.ok();
+  // Not to be found in a container that does not work when somebody tries again. The first error is told.
+  if (!set.ok()) CallFd(group_fd, CPR_VFIO_REQUEST(VFIO_GROUP_UNSET_CONTAINER), nullptr).IgnoreError();
   return set;
 }
 

@@ -97,6 +97,15 @@ TEST_F(Type1ContainerTest, AGroupThatTheHostUsesIsRefusedByName) {
   EXPECT_THAT(kernel_.groups, ElementsAre(FakeType1::kViableGroup));
 }
 
+TEST_F(Type1ContainerTest, AGroupWhoseIommuIsRefusedIsLeftOutAndMayBeAddedAgain) {
+  absl::StatusOr<Type1Container> container = Type1Container::Create(UniqueFd(), kernel_.As(kOld));
+  ASSERT_THAT(container.status(), IsOk());
+  kernel_.FailOne(/*after=*/2, ENODEV);  // its status, into the container
+  EXPECT_THAT(container->AddGroup(FakeType1::kViableGroup, "26").message(), HasSubstr("VFIO_SET_IOMMU"));
+  EXPECT_THAT(kernel_.groups, IsEmpty()) << "the group is still in the container";
+  EXPECT_THAT(container->AddGroup(FakeType1::kViableGroup, "26"), IsOk());
+}
+
 TEST_F(Type1ContainerTest, TooLittleLockedMemoryIsSaid) {
   Type1Container container = Busy();
   kernel_.locked_limit_bytes[kOld] = kernel_.LockedBytes(kOld);
