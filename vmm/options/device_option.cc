@@ -66,13 +66,21 @@ void ReadPort(ArgReader* args, DeviceOption* device) {
   }
 }
 
+void ReadHostAddress(ArgReader* args, const std::string& name,
+                     std::optional<std::string> (*address_of)(absl::string_view text), DeviceOption* device) {
+  const auto text = args->String(name);
+  if (!text.has_value()) return;
+  const std::string address = address_of(*text).value_or("");
+  if (address.empty() || (!device->host.empty() && address != device->host)) {
+    args->Fail(Invalid(absl::StrCat("Property '", device->driver, ".", name, "' doesn't take value '", *text, "'")));
+  }
+  device->host = address;
+}
+
 void ReadVfio(ArgReader* args, DeviceOption* device) {
   device->iommufd = args->String("iommufd");
-  const auto host = args->String("host");
-  if (!host.has_value()) return;
-  device->host = CanonicalHostAddress(*host).value_or("");
-  if (!device->host.empty()) return;
-  args->Fail(Invalid(absl::StrCat("Property '", device->driver, ".host' doesn't take value '", *host, "'")));
+  ReadHostAddress(args, "host", CanonicalHostAddress, device);
+  ReadHostAddress(args, "sysfsdev", HostAddressOfFolder, device);
 }
 
 class Resolver {
@@ -185,7 +193,10 @@ class Resolver {
 
   absl::Status AddVfio(const DeviceOption& device) {
     if (device.iommufd.has_value()) CPR_RETURN_IF_ERROR(FindIommufd(*device.iommufd));
-    if (device.host.empty()) return Invalid("No provided host device. Use -device vfio-pci,host=DDDD:BB:DD.F");
+    if (device.host.empty())
+      return Invalid(
+          "No provided host device. Use -device vfio-pci,host=DDDD:BB:DD.F or -device "
+          "vfio-pci,sysfsdev=PATH_TO_DEVICE");
     if (!used_hosts_.insert(device.host).second) {
       return Invalid(absl::StrCat("vfio ", device.host, ": device is already attached"));
     }

@@ -1,5 +1,8 @@
 #include "vmm/options/device_option.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <string>
 #include <vector>
 
@@ -8,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "libcpr/testing/matchers.h"
+#include "libcpr/testing/temp_folder.h"
 #include "vmm/options/options.h"
 
 namespace cpr {
@@ -133,6 +137,22 @@ TEST(DeviceOptionTest, IommufdsAreNoMemory) {
   EXPECT_EQ(json.vfio_devices, implicit.vfio_devices);
 }
 
+TEST(DeviceOptionTest, VfioDeviceMayBeNamedByItsFolder) {
+  const testing::TempFolder folder;
+  const std::string device = folder.File("0000:00:04.0"), link = folder.File("device");
+  ASSERT_EQ(::mkdir(device.c_str(), 0700), 0);
+  ASSERT_EQ(::symlink(device.c_str(), link.c_str()), 0);
+  const std::string by_link = absl::StrCat("-device vfio-pci,sysfsdev=", link);
+  for (const std::string& line :
+       {absl::StrCat("-device vfio-pci,sysfsdev=", device), absl::StrCat("-device vfio-pci,sysfsdev=", device, "/"),
+        by_link, absl::StrCat(by_link, ",host=0:4.0")}) {
+    CPR_ASSERT_OK_AND_ASSIGN(const Options options, Parse(line));
+    EXPECT_THAT(options.vfio_devices, ElementsAre(VfioDeviceConfig{.slot = 1, .host = "0000:00:04.0"})) << line;
+  }
+  EXPECT_EQ(Parse(absl::StrCat(by_link, ",host=0:5.0")).status().message(),
+            absl::StrCat(by_link, ",host=0:5.0: Property 'vfio-pci.sysfsdev' doesn't take value '", link, "'"));
+}
+
 TEST(DeviceOptionTest, RefusesMalformedHostAddresses) {
   for (const std::string address :
        {"", "4", "04.0", "00:04", "00:04.", "00:.0", ":04.0", "00:04.8", "00:20.0", "100:04.0", "10000:00:04.0",
@@ -174,9 +194,14 @@ TEST(DeviceOptionTest, RefusesByName) {
        "-netdev tap,id=n,fd=3,vhostfd=x: File descriptor named 'x' has not been found"},
       {"-netdev tap,id=n,fd=3,vhost=off,vhostfd=4",
        "-netdev tap,id=n,fd=3,vhost=off,vhostfd=4: vhostfd(s)= is not valid without vhost"},
-      {"-device vfio-pci", "-device vfio-pci: No provided host device. Use -device vfio-pci,host=DDDD:BB:DD.F"},
-      {"-device vfio-pci,host=00:04.0,sysfsdev=/s",
-       "-device vfio-pci,host=00:04.0,sysfsdev=/s: Property 'vfio-pci.sysfsdev' not found"},
+      {"-device vfio-pci",
+       "-device vfio-pci: No provided host device. Use -device vfio-pci,host=DDDD:BB:DD.F or -device "
+       "vfio-pci,sysfsdev=PATH_TO_DEVICE"},
+      {"-device vfio-pci,sysfsdev=/nonexistent/0000:00:04.0",
+       "-device vfio-pci,sysfsdev=/nonexistent/0000:00:04.0: Property 'vfio-pci.sysfsdev' doesn't take value "
+       "'/nonexistent/0000:00:04.0'"},
+      {"-device vfio-pci,sysfsdev=/sys",
+       "-device vfio-pci,sysfsdev=/sys: Property 'vfio-pci.sysfsdev' doesn't take value '/sys'"},
       {"-device vfio-pci,host=00:04.0,addr=0",
        "-device vfio-pci,host=00:04.0,addr=0: Property 'vfio-pci.addr' doesn't take value '0'"},
       {"-device vfio-pci,host=00:04.0 -device vfio-pci,host=0000:0:4.0",

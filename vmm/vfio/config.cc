@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <filesystem>
+#include <system_error>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -31,6 +33,12 @@ std::optional<std::string> CanonicalHostAddress(absl::string_view text) {
     return std::nullopt;
   }
   return absl::StrFormat("%04x:%02x:%02x.%x", domain, bus, device, function);
+}
+
+std::optional<std::string> HostAddressOfFolder(absl::string_view path) {
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::canonical(std::string(path), error);
+  return error ? std::nullopt : CanonicalHostAddress(folder.filename().string());
 }
 
 }  // namespace cpr

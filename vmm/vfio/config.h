@@ -25,6 +25,10 @@ struct VfioDeviceConfig {
 // is none. Thread-safe.
 std::optional<std::string> CanonicalHostAddress(absl::string_view text);
 
+// The same of a folder in sysfs, "/sys/bus/pci/devices/0000:00:04.0" or a link to one. nullopt: it is no PCI
+// function's. Thread-safe.
+std::optional<std::string> HostAddressOfFolder(absl::string_view path);
+
 }  // namespace cpr
 
 #endif  // VMM_VFIO_CONFIG_H_
