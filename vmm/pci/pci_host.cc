@@ -53,15 +53,14 @@ absl::StatusOr<std::unique_ptr<PciHost>> PciHost::Create(const PciWindows& windo
   return host;
 }
 
+// The functions may be gone: not every machine gets finished.
 PciHost::~PciHost() {
   // None there: Create failed.
   mmio_->Remove(windows_.ecam.base).IgnoreError();
   MutexLock lock(&mutex_);
-  for (unsigned slot = 0; slot < kPciSlots; ++slot) {
-    for (unsigned bar = 0; bar < kPciBars; ++bar) {
-      if (!mapped_[slot][bar].has_value()) continue;
-      Bus* bus = functions_[slot]->bars()[bar].kind == PciBarKind::kIo ? ports_ : mmio_;
-      bus->Remove(*mapped_[slot][bar]).IgnoreError();
+  for (const auto& bars : mapped_) {
+    for (const std::optional<Place>& place : bars) {
+      if (place.has_value()) place->bus->Remove(place->address).IgnoreError();  // it is there
     }
   }
 }
@@ -132,34 +131,35 @@ void PciHost::WritePort(uint64_t offset, unsigned size_bytes, uint32_t value) {
   WriteConfig((address >> 8) & 0xff, (address & 0xfc) + static_cast<unsigned>(offset - kDataOffset), size_bytes, value);
 }
 
-bool PciHost::Map(unsigned slot, unsigned bar, uint64_t address) {
+std::optional<PciHost::Place> PciHost::Map(unsigned slot, unsigned bar, uint64_t address) {
   PciFunction* function = functions_[slot];
   const PciFunction::Bar& place = function->bars()[bar];
   Bus* bus = place.kind == PciBarKind::kIo ? ports_ : mmio_;
   // Where something else is already, a guest that is sizing the BAR has it for a moment: it answers nowhere then.
-  return bus
-      ->Add(absl::StrFormat("PCI slot %d BAR %d", slot, bar), address, place.size_bytes, 8,
-            {.read = [=](uint64_t offset, unsigned size) { return function->AccessBarRead(bar, offset, size); },
-             .write = [=](uint64_t offset, unsigned size,
-                          uint64_t value) { function->AccessBarWrite(bar, offset, size, value); }})
-      .ok();
+  const absl::Status added =
+      bus->Add(absl::StrFormat("PCI slot %d BAR %d", slot, bar), address, place.size_bytes, 8,
+               {.read = [=](uint64_t offset, unsigned size) { return function->AccessBarRead(bar, offset, size); },
+                .write = [=](uint64_t offset, unsigned size,
+                             uint64_t value) { function->AccessBarWrite(bar, offset, size, value); }});
+  if (!added.ok()) return std::nullopt;
+  return Place{bus, address};
 }
 
 void PciHost::FollowBars(unsigned slot) {
   MutexLock lock(&mutex_);
   PciFunction* function = functions_[slot];
   for (unsigned bar = 0; bar < kPciBars; ++bar) {
-    std::optional<uint64_t>& mapped = mapped_[slot][bar];
+    std::optional<Place>& mapped = mapped_[slot][bar];
     const std::optional<uint64_t> wanted = function->BarAddress(bar);
-    if (wanted == mapped) continue;
-    const std::optional<uint64_t> before = mapped;
+    const std::optional<uint64_t> before = mapped.has_value() ? std::make_optional(mapped->address) : std::nullopt;
+    if (wanted == before) continue;
     if (mapped.has_value()) {
-      Bus* bus = function->bars()[bar].kind == PciBarKind::kIo ? ports_ : mmio_;
-      bus->Remove(*mapped).IgnoreError();  // it is there
+      mapped->bus->Remove(mapped->address).IgnoreError();  // it is there
       mapped.reset();
     }
-    if (wanted.has_value() && Map(slot, bar, *wanted)) mapped = wanted;
-    if (mapped != before) function->BarMoved(bar, mapped);
+    if (wanted.has_value()) mapped = Map(slot, bar, *wanted);
+    const std::optional<uint64_t> now = mapped.has_value() ? wanted : std::nullopt;
+    if (now != before) function->BarMoved(bar, now);
   }
 }
 

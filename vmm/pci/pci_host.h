@@ -53,9 +53,9 @@ class PciHost {
   static absl::StatusOr<std::unique_ptr<PciHost>> Create(const PciWindows& windows, Bus* ports, Bus* mmio);
   ~PciHost();
 
-  // Puts `function` (lent, must outlive the host) into `slot`, 1 to 31, or the lowest free one, and places its BARs.
-  // Machines built alike get the same places. Before the guest starts. Returns the slot.
-  // kAlreadyExists: the slot is taken. kResourceExhausted: no slot, or no room for a BAR.
+  // Puts `function` (lent, must outlive all use of the host) into `slot`, 1 to 31, or the lowest free one, and places
+  // its BARs. Machines built alike get the same places. Before the guest starts. Returns the slot. kAlreadyExists: the
+  // slot is taken. kResourceExhausted: no slot, or no room for a BAR.
   absl::StatusOr<unsigned> Add(std::optional<unsigned> slot, PciFunction* function);
   // Null: the slot is empty.
   PciFunction* function(unsigned slot) { return functions_[slot]; }
@@ -78,6 +78,10 @@ class PciHost {
   absl::Status RestoreFunction(unsigned slot, const PciFunctionState& state);
 
  private:
+  struct Place {
+    Bus* bus = nullptr;
+    uint64_t address = 0;
+  };
   PciHost(const PciWindows& windows, Bus* ports, Bus* mmio);
   uint32_t ReadConfig(unsigned devfn, unsigned offset, unsigned size_bytes);
   void WriteConfig(unsigned devfn, unsigned offset, unsigned size_bytes, uint32_t value);
@@ -85,7 +89,8 @@ class PciHost {
   PciWindows::Range& WindowFor(const PciFunction::Bar& bar);
   // Makes the buses say what the BARs do.
   void FollowBars(unsigned slot);
-  bool Map(unsigned slot, unsigned bar, uint64_t address);
+  // Where the BAR answers then; nullopt: nowhere.
+  std::optional<Place> Map(unsigned slot, unsigned bar, uint64_t address);
 
   const PciWindows windows_;
   PciWindows free_;  // what is left of them
@@ -95,7 +100,7 @@ class PciHost {
   std::array<PciFunction*, kPciSlots> functions_{};
   std::atomic<uint32_t> address_{0};
   Mutex mutex_;
-  std::array<std::array<std::optional<uint64_t>, kPciBars>, kPciSlots> mapped_ ABSL_GUARDED_BY(mutex_);
+  std::array<std::array<std::optional<Place>, kPciBars>, kPciSlots> mapped_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace cpr

@@ -1,5 +1,8 @@
 #include "vmm/pci/pci_host.h"
 
+#include <memory>
+#include <optional>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "libcpr/testing/matchers.h"
@@ -149,6 +152,16 @@ TEST_F(PciHostTest, SlotsAndWindowsEnd) {
   } huge(&router_);
   EXPECT_THAT(host_->Add(std::nullopt, &huge), StatusIs(absl::StatusCode::kResourceExhausted, ::testing::_));
   host_.reset();  // before the functions
+}
+
+TEST_F(PciHostTest, FunctionsOfAMachineThatWasNotFinishedMayBeGone) {
+  auto gone = std::make_unique<ToyFunction>(&router_);
+  CPR_ASSERT_OK_AND_ASSIGN(const unsigned slot, host_->Add(std::nullopt, gone.get()));
+  const std::optional<uint64_t> bar = gone->BarAddress(0);
+  ASSERT_TRUE(bar.has_value()) << slot;
+  gone.reset();
+  host_.reset();
+  EXPECT_THAT(mmio_.Add("another", *bar, 4096, 8, {}), IsOk()) << "its BARs are off the bus";
 }
 
 }  // namespace
