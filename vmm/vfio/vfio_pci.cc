@@ -72,6 +72,7 @@ absl::StatusOr<std::unique_ptr<VfioPci>> VfioPci::Create(vfio::Device device, Wi
   CPR_RETURN_IF_ERROR(function->AddInterrupts(arrived));
   for (unsigned bar = 0; bar < kPciBars; ++bar) CPR_RETURN_IF_ERROR(function->AddWindows(bar));
   if (arrived == nullptr) function->PassCommand();
+  CPR_RETURN_IF_ERROR(function->DetachInterrupts());
   return function;
 }
 

@@ -41,8 +41,9 @@ class VfioPci final : public PciFunction {
   static constexpr uint32_t kMaxMemslots = 3 * kPciBars;
 
   // Takes a device that works already: it has come with the guest if `arrived` is not null, which then has the
-  // eventfds of its vectors, and is not told anything. kInvalidArgument, kDataLoss: the device is none that can be
-  // shown to a guest. kFailedPrecondition: `arrived` is not of this device.
+  // eventfds of its vectors, and is not told anything. Interrupts stay in the eventfds until AttachInterrupts.
+  // kInvalidArgument, kDataLoss: the device is none that can be shown to a guest. kFailedPrecondition: `arrived` is not
+  // of this device.
   static absl::StatusOr<std::unique_ptr<VfioPci>> Create(vfio::Device device, Wiring wiring,
                                                          std::vector<UniqueFd>* arrived);
   ~VfioPci() override;

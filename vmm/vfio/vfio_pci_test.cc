@@ -124,10 +124,14 @@ class VfioPciTest : public ::testing::Test {
   }
   void SetUp() override { CPR_ASSERT_OK_AND_ASSIGN(host_, PciHost::Create({}, &ports_, &mmio_)); }
   void TearDown() override { host_.reset(); }
-  void Plug(std::vector<UniqueFd>* arrived = nullptr) {
+  // `start`: the guest runs from here on.
+  void Plug(std::vector<UniqueFd>* arrived = nullptr, bool start = true) {
     CPR_ASSERT_OK_AND_ASSIGN(function_, VfioPci::Create(device_.Device(), Wiring(), arrived));
     ASSERT_THAT(host_->Add(kSlot, function_.get()), IsOk());
     function_->Plug(kSlot);
+    if (arrived == nullptr && start) {
+      EXPECT_THAT(host_->AttachInterrupts(), IsOk());
+    }
     bar_ = *function_->BarAddress(0);
   }
   void Write(unsigned offset, unsigned size_bytes, uint32_t value) {
@@ -373,6 +377,15 @@ TEST_F(VfioPciTest, MsiOfADeviceThatHasComeIsListenedToAgain) {
   ASSERT_EQ(router_.attached.size(), 1u);
   EXPECT_EQ(CountOf(router_.attached.begin()->second), 1u) << "what came meanwhile";
   EXPECT_EQ(router_.routes[router_.attached.begin()->first], (MsiMessage{.address = 0xfee01000, .data = 0x40}));
+}
+
+TEST_F(VfioPciTest, InterruptsWaitUntilTheGuestRuns) {
+  device_.Put(kPciInterruptPin, {1});
+  Plug(nullptr, /*start=*/false);
+  EXPECT_EQ(device_.kind, uint32_t{VFIO_PCI_INTX_IRQ_INDEX});
+  EXPECT_FALSE(intx_router_.open[kIntxGsi]);
+  ASSERT_THAT(host_->AttachInterrupts(), IsOk());
+  EXPECT_TRUE(intx_router_.open[kIntxGsi]);
 }
 
 TEST_F(VfioPciTest, DeviceWithOtherEventfdsIsRefused) {
