@@ -74,6 +74,17 @@ absl::Status Iommufd::Map(const FileDmaMapping& mapping) {
   return Annotate(ExplainLockedMemory(status), RangeName(mapping.iova, mapping.size_bytes));
 }
 
+absl::Status Iommufd::MapVaddr(uint64_t iova, uint64_t size_bytes, uint8_t* vaddr) {
+  IoasMap map = {.size = sizeof(map),
+                 .flags = kIoasMapFixedIova | kIoasMapReadable | kIoasMapWriteable,
+                 .ioas_id = ioas_id_,
+                 .reserved = 0,
+                 .vaddr = reinterpret_cast<uintptr_t>(vaddr),
+                 .length_bytes = size_bytes,
+                 .iova = iova};
+  return Annotate(ExplainLockedMemory(Call(kIoasMap, "IOMMU_IOAS_MAP", &map)), RangeName(iova, size_bytes));
+}
+
 absl::Status Iommufd::Unmap(uint64_t iova, uint64_t size_bytes) {
   IoasUnmap unmap = {.size = sizeof(unmap), .ioas_id = ioas_id_, .iova = iova, .length_bytes = size_bytes};
   return Annotate(Call(kIoasUnmap, "IOMMU_IOAS_UNMAP", &unmap), RangeName(iova, size_bytes));

@@ -23,9 +23,10 @@ struct FileDmaMapping {
   bool writable = true;  // by devices
 };
 
-// An iommufd with one I/O address space, of files' memory alone: what devices may reach, and the hand-over of that to
-// another process, during which they go on reaching it. The mappings are the file's and stay as they are; what changes
-// hands is whose locked memory they count as, all at once (what a process with CAP_IPC_LOCK maps counts as nobody's).
+// An iommufd with one I/O address space, of files' memory as a rule: what devices may reach, and the hand-over of that
+// to another process, during which they go on reaching it. The mappings are the file's and stay as they are; what
+// changes hands is whose locked memory they count as, all at once (what a process with CAP_IPC_LOCK maps counts as
+// nobody's).
 //
 //   old process                       new process
 //                       fd, id ->     Adopt, TakeOver
@@ -52,6 +53,9 @@ class Iommufd {
   // Lets devices reach the memory, which is pinned. kUnimplemented: the kernel lacks IOMMU_IOAS_MAP_FILE (Linux 6.13).
   // kResourceExhausted: the limit of locked memory is too low. After an error nothing has changed.
   absl::Status Map(const FileDmaMapping& mapping);
+  // The same for `size_bytes` of this process' memory at `vaddr`, which stay mapped there: for files that the kernel
+  // cannot pin (it takes memfds and files of tmpfs and hugetlbfs), as a DAX device. CheckHandover refuses from then on.
+  absl::Status MapVaddr(uint64_t iova, uint64_t size_bytes, uint8_t* vaddr);
   // Unpins what is mapped in that range, which must begin and end with mappings.
   absl::Status Unmap(uint64_t iova, uint64_t size_bytes);
 

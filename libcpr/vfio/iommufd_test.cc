@@ -34,8 +34,9 @@ struct FakeIommufd {
   };
 
   int errno_of_map = 0, errno_of_change = 0;
-  std::map<int, uint64_t> locked_limit_bytes;  // by process
-  std::map<uint64_t, Mapped> mapped;           // by iova
+  std::map<int, uint64_t> locked_limit_bytes;   // by process
+  std::map<uint64_t, Mapped> mapped;            // by iova
+  std::map<uint64_t, IoasMap> mapped_by_vaddr;  // by iova
   size_t unmapped = 0;
   bool bound = false;
   uint32_t attached_to = 0;
@@ -63,6 +64,7 @@ struct FakeIommufd {
     if (request == kVfioAttachIommufd) return Attach(*static_cast<const VfioAttachIommufd*>(argument));
     if (request == kIoasAlloc) return Alloc(*static_cast<IoasAlloc*>(argument));
     if (request == kIoasMapFile) return Map(process, *static_cast<const IoasMapFile*>(argument));
+    if (request == kIoasMap) return MapVaddr(*static_cast<const IoasMap*>(argument));
     if (request == kIoasUnmap) return Unmap(*static_cast<const IoasUnmap*>(argument));
     if (request == kIoasChangeProcess) return Change(process, *static_cast<const IoasChangeProcess*>(argument));
     return ENOTTY;
@@ -91,6 +93,12 @@ struct FakeIommufd {
     mapped[map.iova] = {map, process};
     return 0;
   }
+  int MapVaddr(const IoasMap& map) {
+    if (errno_of_map != 0) return errno_of_map;
+    if (map.size != sizeof(map) || map.ioas_id != kIoas || map.reserved != 0) return EINVAL;
+    mapped_by_vaddr[map.iova] = map;
+    return 0;
+  }
   int Unmap(const IoasUnmap& unmap) {
     if (unmap.size != sizeof(unmap) || unmap.ioas_id != kIoas) return EINVAL;
     const auto found = mapped.find(unmap.iova);
@@ -101,7 +109,7 @@ struct FakeIommufd {
   }
   int Change(int process, const IoasChangeProcess& change) {
     if (errno_of_change != 0) return errno_of_change;
-    if (change.size != sizeof(change) || change.reserved != 0) return EINVAL;
+    if (change.size != sizeof(change) || change.reserved != 0 || !mapped_by_vaddr.empty()) return EINVAL;
     uint64_t bytes = 0;
     for (const auto& [iova, mapping] : mapped) bytes += mapping.map.length_bytes;
     if (Exceeds(process, bytes)) return ENOMEM;
@@ -187,6 +195,21 @@ TEST_F(IommufdTest, AKernelThatCannotHandOverIsABlockerInQemusWords) {
     EXPECT_THAT(iommufd.CheckHandover(), StatusIs(absl::StatusCode::kUnimplemented,
                                                   "vfio iommufd backend does not support IOMMU_IOAS_CHANGE_PROCESS"));
   }
+}
+
+TEST_F(IommufdTest, MemoryOfAFileThatCannotBePinnedIsMappedByItsAddressAndStays) {
+  Iommufd iommufd = Busy();
+  uint8_t ram = 0;
+  ASSERT_THAT(iommufd.MapVaddr(uint64_t{8} << 30, kMiB, &ram), IsOk());
+  const IoasMap& map = kernel_.mapped_by_vaddr[uint64_t{8} << 30];
+  EXPECT_EQ(map.vaddr, reinterpret_cast<uintptr_t>(&ram));
+  EXPECT_EQ(map.length_bytes, kMiB);
+  EXPECT_EQ(map.flags, kIoasMapFixedIova | kIoasMapReadable | kIoasMapWriteable);
+  EXPECT_THAT(iommufd.CheckHandover(), StatusIs(absl::StatusCode::kUnimplemented,
+                                                "vfio iommufd backend does not support IOMMU_IOAS_CHANGE_PROCESS"));
+  kernel_.errno_of_map = EINVAL;
+  EXPECT_THAT(iommufd.MapVaddr(uint64_t{9} << 30, kMiB, &ram).message(),
+              AllOf(HasSubstr("0x240000000"), HasSubstr("IOMMU_IOAS_MAP")));
 }
 
 TEST_F(IommufdTest, AnotherProcessTakesEverythingAtOnceAndNothingIsEverUnpinned) {

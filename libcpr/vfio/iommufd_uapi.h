@@ -24,6 +24,17 @@ struct IoasAlloc {
 };
 static_assert(sizeof(IoasAlloc) == 12);
 
+struct IoasMap {
+  uint32_t size;
+  uint32_t flags;  // kIoasMap...
+  uint32_t ioas_id;
+  uint32_t reserved;
+  uint64_t vaddr;
+  uint64_t length_bytes;
+  uint64_t iova;
+};
+static_assert(sizeof(IoasMap) == 40);
+
 struct IoasMapFile {
   uint32_t size;
   uint32_t flags;  // kIoasMap...
@@ -69,6 +80,7 @@ inline constexpr uint32_t kIoasMapFixedIova = 1, kIoasMapWriteable = 2, kIoasMap
 
 inline constexpr unsigned long kIommufdDestroy = _IO(';', 0x80);     // NOLINT(google-runtime-int): ioctl's
 inline constexpr unsigned long kIoasAlloc = _IO(';', 0x81);          // NOLINT(google-runtime-int)
+inline constexpr unsigned long kIoasMap = _IO(';', 0x85);            // NOLINT(google-runtime-int)
 inline constexpr unsigned long kIoasUnmap = _IO(';', 0x86);          // NOLINT(google-runtime-int)
 inline constexpr unsigned long kIoasMapFile = _IO(';', 0x8f);        // NOLINT(google-runtime-int)
 inline constexpr unsigned long kIoasChangeProcess = _IO(';', 0x92);  // NOLINT(google-runtime-int)

@@ -15,6 +15,7 @@ namespace {
 TEST(IommufdUapiTest, RequestsHaveTheKernelsNumbers) {
   EXPECT_EQ(kIommufdDestroy, 0x3b80u);
   EXPECT_EQ(kIoasAlloc, 0x3b81u);
+  EXPECT_EQ(kIoasMap, 0x3b85u);
   EXPECT_EQ(kIoasUnmap, 0x3b86u);
   EXPECT_EQ(kIoasMapFile, 0x3b8fu);
   EXPECT_EQ(kIoasChangeProcess, 0x3b92u);
@@ -24,12 +25,17 @@ TEST(IommufdUapiTest, RequestsHaveTheKernelsNumbers) {
 
 TEST(IommufdUapiTest, FieldsAreWhereTheKernelLooks) {
   EXPECT_EQ(offsetof(IoasAlloc, ioas_id), 8u);
+  EXPECT_EQ(offsetof(IoasMap, vaddr), 16u);
   EXPECT_EQ(offsetof(IoasMapFile, fd), 12u);
   EXPECT_EQ(offsetof(IoasMapFile, iova), 32u);
   EXPECT_EQ(offsetof(IoasUnmap, length_bytes), 16u);
 #ifdef IOMMU_IOAS_UNMAP
   EXPECT_EQ(kIommufdDestroy, IOMMU_DESTROY);
   EXPECT_EQ(kIoasAlloc, IOMMU_IOAS_ALLOC);
+  EXPECT_EQ(kIoasMap, IOMMU_IOAS_MAP);
+  EXPECT_EQ(sizeof(IoasMap), sizeof(iommu_ioas_map));
+  EXPECT_EQ(offsetof(IoasMap, vaddr), offsetof(iommu_ioas_map, user_va));
+  EXPECT_EQ(offsetof(IoasMap, iova), offsetof(iommu_ioas_map, iova));
   EXPECT_EQ(kIoasUnmap, IOMMU_IOAS_UNMAP);
   EXPECT_EQ(sizeof(IoasAlloc), sizeof(iommu_ioas_alloc));
   EXPECT_EQ(sizeof(IoasUnmap), sizeof(iommu_ioas_unmap));

@@ -1,8 +1,11 @@
+#include <cerrno>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
+#include "libcpr/memory/ram_block.h"
 #include "vmm/vfio/vfio_memory.h"
 
 namespace cpr {
@@ -10,20 +13,25 @@ namespace {
 
 constexpr char kIommufdFd[] = "iommufd";
 
+absl::Status MapBlock(const RamBlock& block, uint8_t* mapped, vfio::Iommufd& iommufd) {
+  if (!block.SurvivesProcess()) {
+    return absl::FailedPreconditionError("it is no shared file or memfd, which an iommufd needs");
+  }
+  if (block.backing() == RamBacking::kDax) return iommufd.MapVaddr(block.gpa(), block.size_bytes(), mapped);
+  return iommufd.Map(
+      {.iova = block.gpa(), .size_bytes = block.size_bytes(), .fd = block.fd(), .offset_bytes = block.offset_bytes()});
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> VfioIommufdMemory::Create(const GuestMemory* memory,
                                                                              uint32_t instance) {
   CPR_ASSIGN_OR_RETURN(UniqueFd fd, vfio::Iommufd::Open());
   CPR_ASSIGN_OR_RETURN(vfio::Iommufd iommufd, vfio::Iommufd::Create(std::move(fd)));
-  for (const RamBlock& block : memory->blocks()) {
-    const vfio::FileDmaMapping mapping = {
-        .iova = block.gpa(), .size_bytes = block.size_bytes(), .fd = block.fd(), .offset_bytes = block.offset_bytes()};
-    if (!block.SurvivesProcess()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("Memory region ", block.name(), " is no shared file or memfd, which an iommufd needs"));
-    }
-    CPR_RETURN_IF_ERROR(Annotate(iommufd.Map(mapping), absl::StrCat("Memory region ", block.name())));
+  const std::vector<uint8_t*> mapped = memory->mapped();
+  for (size_t i = 0; i < mapped.size(); ++i) {
+    const RamBlock& block = memory->blocks()[i];
+    CPR_RETURN_IF_ERROR(Annotate(MapBlock(block, mapped[i], iommufd), absl::StrCat("Memory region ", block.name())));
   }
   return std::unique_ptr<VfioIommufdMemory>(new VfioIommufdMemory(instance, std::move(iommufd)));
 }
@@ -43,8 +51,13 @@ absl::StatusOr<vfio::Device> VfioIommufdMemory::Open(const VfioHostDevice& where
         "the host's kernel has no /dev/vfio/devices, which an iommufd needs (VFIO_DEVICE_CDEV)");
   }
   CPR_ASSIGN_OR_RETURN(vfio::Device device, vfio::Device::OpenNode(where.node));
-  CPR_RETURN_IF_ERROR(iommufd_.Attach(device.fd()).status());
-  return device;
+  const absl::Status attached = iommufd_.Attach(device.fd()).status();
+  if (attached.ok()) return device;
+  // The kernel's answers for a device that somebody has open, by its node or by its group.
+  const int error = StatusErrno(attached);
+  if (error != EINVAL && error != EBUSY) return attached;
+  return absl::Status(attached.code(),
+                      absl::StrCat(attached.message(), " (does it belong to another VM, perhaps one in postmigrate?)"));
 }
 
 absl::Status VfioIommufdMemory::AddFds(FdTable& fds) const {
