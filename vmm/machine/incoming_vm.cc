@@ -58,6 +58,10 @@ absl::Status MachineIncoming::Build(Inventory& arrived) {
   CPR_ASSIGN_OR_RETURN(std::unique_ptr<Chardev> serial, BuildSerial(description, arrived.fds));
   CPR_RETURN_IF_ERROR(DropOtherPortsFds(description, arrived.fds));
   std::optional<VfioDeviceSet::Arrived> vfio;
+  if (early_.vfio.has_value() == description.vfio_devices->empty()) {
+    return absl::DataLossError(absl::StrCat(description.vfio_devices->size(), " VFIO devices, and ",
+                                            early_.vfio.has_value() ? "a" : "no", " section 'vfio'"));
+  }
   if (early_.vfio.has_value()) {
     vfio = {.state = *early_.vfio, .fds = &arrived.fds, .same_process = same_process_};
   }

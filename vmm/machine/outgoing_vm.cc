@@ -9,8 +9,10 @@ namespace cpr {
 
 std::vector<std::string> MachineOutgoing::Blockers(Mode mode) {
   std::vector<std::string> blockers;
+  // A device that is opened anew has its pages before the state's RAM comes, which private RAM gets others for.
+  const bool any_ram = mode == Mode::kReboot && machine_->vfio_devices() == nullptr;
   for (const RamBlock& block : machine_->memory().blocks()) {
-    if (mode == Mode::kReboot || block.SurvivesProcess()) continue;
+    if (any_ram || block.SurvivesProcess()) continue;
     blockers.push_back(absl::StrCat("Memory region ", block.name(),
                                     " is not compatible with CPR. share=on is required for memory-backend objects, and "
                                     "aux-ram-share=on is required."));
@@ -23,10 +25,11 @@ std::vector<std::string> MachineOutgoing::Blockers(Mode mode) {
 
 absl::Status MachineOutgoing::Describe(Mode mode, Inventory& inventory) {
   mode_ = mode;
-  VfioDeviceSet* const vfio = mode == Mode::kReboot ? nullptr : machine_->vfio_devices();
+  VfioDeviceSet* const vfio = machine_->vfio_devices();
   early_ = {.description = machine_->description(),
             .kvm = machine_->kvm_plan(),
             .vfio = vfio == nullptr ? std::nullopt : std::make_optional(vfio->state())};
+  if (vfio != nullptr) early_.vfio->devices_come = mode != Mode::kReboot;
   CPR_ASSIGN_OR_RETURN(kvm::VcpuSavePlan plan, PlanSave(machine_->system(), machine_->kvm_plan()));
   CPR_ASSIGN_OR_RETURN(inventory.blocks, machine_->memory().DupBlocks());
   inventory.mapped = machine_->memory().mapped();

@@ -7,6 +7,7 @@
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
 #include "vmm/vfio/host_device.h"
+#include "vmm/vfio/identity.h"
 
 namespace cpr {
 namespace {
@@ -36,7 +37,8 @@ absl::StatusOr<std::vector<UniqueFd>> TakeEventfds(FdTable& fds, uint32_t instan
 
 VfioPci::Wiring WiringOf(const VfioDeviceSet::Surroundings& surroundings, const VfioDeviceConfig& config,
                          size_t index) {
-  return {.router = surroundings.router,
+  return {.name = NameOf(config),
+          .router = surroundings.router,
           .intx_router = surroundings.intx_router,
           .set_memslot =
               [vm = surroundings.vm](uint32_t slot, uint64_t gpa, absl::Span<uint8_t> memory) {
@@ -121,17 +123,21 @@ absl::StatusOr<vfio::Device> VfioDeviceSet::OpenDevice(const Surroundings& surro
 absl::Status VfioDeviceSet::Add(const Surroundings& surroundings, const VfioDeviceConfig& config,
                                 const Arrived* arrived) {
   const size_t index = devices_.size();
-  CPR_ASSIGN_OR_RETURN(vfio::Device device, OpenDevice(surroundings, config, arrived));
+  const bool came = arrived != nullptr && arrived->state.devices_come;
+  CPR_ASSIGN_OR_RETURN(vfio::Device device, OpenDevice(surroundings, config, came ? arrived : nullptr));
   std::vector<UniqueFd> eventfds;
-  if (arrived != nullptr) {
+  if (came) {
     CPR_ASSIGN_OR_RETURN(eventfds,
                          TakeEventfds(*arrived->fds, static_cast<uint32_t>(index), state_.devices[index].interrupts));
   }
-  CPR_ASSIGN_OR_RETURN(std::unique_ptr<VfioPci> function,
-                       VfioPci::Create(std::move(device), WiringOf(surroundings, config, index),
-                                       arrived == nullptr ? nullptr : &eventfds));
+  CPR_ASSIGN_OR_RETURN(
+      std::unique_ptr<VfioPci> function,
+      VfioPci::Create(std::move(device), WiringOf(surroundings, config, index), came ? &eventfds : nullptr));
+  const VfioIdentity identity = function->identity();
+  if (arrived != nullptr) CPR_RETURN_IF_ERROR(CheckVfioIdentity(identity, arrived->state.devices[index].identity));
   CPR_ASSIGN_OR_RETURN(const std::vector<int> interrupts, function->Eventfds());
   state_.devices[index].interrupts = static_cast<uint32_t>(interrupts.size());
+  state_.devices[index].identity = identity;
   // The bus keeps what is on it: from here on the device lives as long as the set.
   devices_.push_back(std::make_unique<Device>(Device{config, std::move(function)}));
   CPR_ASSIGN_OR_RETURN(const unsigned slot, surroundings.host->Add(config.slot, devices_.back()->function.get()));

@@ -42,11 +42,12 @@ class VfioDeviceSet {
   // What has come with the guest.
   struct Arrived {
     VfioState state;
-    FdTable* fds = nullptr;
+    FdTable* fds = nullptr;     // of state.devices_come
     bool same_process = false;  // by execve
   };
   // Opens the devices, or takes them out of what has come (null: nothing has). Errors name the device; the host is of
-  // no use after one. kFailedPrecondition: what has come is not of these devices, or of other RAM.
+  // no use after one. kFailedPrecondition: what has come is not of these devices, or of other RAM; a device that is
+  // opened anew for a guest that has come is not the one that it had.
   static absl::StatusOr<std::unique_ptr<VfioDeviceSet>> Create(const Surroundings& surroundings,
                                                                absl::Span<const VfioDeviceConfig> configs,
                                                                const Arrived* arrived);

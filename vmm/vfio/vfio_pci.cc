@@ -99,6 +99,14 @@ absl::Status VfioPci::AddBars(absl::Span<const uint8_t> raw_config) {
   return absl::OkStatus();
 }
 
+VfioIdentity VfioPci::identity() const {
+  VfioIdentity identity;
+  identity.vendor_id = static_cast<uint16_t>(shown_.bytes[0] | shown_.bytes[1] << 8);
+  identity.device_id = static_cast<uint16_t>(shown_.bytes[2] | shown_.bytes[3] << 8);
+  for (unsigned bar = 0; bar < kPciBars; ++bar) identity.bar_bytes[bar] = bars()[bar].size_bytes;
+  return identity;
+}
+
 absl::Status VfioPci::AddInterrupts(std::vector<UniqueFd>* arrived) {
   arrived_ = arrived != nullptr;
   if (shown_.msix.has_value()) CPR_RETURN_IF_ERROR(AddMsix());
@@ -251,16 +259,19 @@ void VfioPci::Reset() {
   PassCommand();
 }
 
-// A device that has come with the guest is told nothing.
+// A device that has come with the guest is told nothing. One that was opened anew has been reset by that, as far as it
+// can be (vfio-pci does so), and learns what the guest had set up here; its driver does the rest when the guest wakes.
 absl::Status VfioPci::Restore(const PciFunctionState& state) {
+  MutexLock lock(&config_mutex_);
   const VfioInterrupts::Setting before = Setting();
-  CPR_RETURN_IF_ERROR(PciFunction::Restore(state));
+  CPR_RETURN_IF_ERROR(Annotate(PciFunction::Restore(state), wiring_.name));
   const VfioInterrupts::Setting now = Setting();
   if (arrived_) {
     interrupts_->Adopt(now);
-  } else if (now != before) {
-    interrupts_->Follow(before, now);
+    return absl::OkStatus();
   }
+  PassCommand();
+  if (now != before) interrupts_->Follow(before, now);
   return absl::OkStatus();
 }
 

@@ -18,6 +18,7 @@
 #include "libcpr/vfio/device.h"
 #include "vmm/pci/pci_function.h"
 #include "vmm/vfio/config_space.h"
+#include "vmm/vfio/identity.h"
 #include "vmm/vfio/interrupts.h"
 
 namespace cpr {
@@ -29,6 +30,7 @@ namespace cpr {
 class VfioPci final : public PciFunction {
  public:
   struct Wiring {
+    std::string name;                   // for errors
     MsiRouter* router = nullptr;        // must outlive the function
     IntxRouter* intx_router = nullptr;  // likewise
     // Puts memory of this process at `gpa` in the guest, as KVM's memslot `slot`; empty: takes the slot's away.
@@ -49,6 +51,7 @@ class VfioPci final : public PciFunction {
   ~VfioPci() override;
 
   const vfio::Device& device() const { return device_; }
+  VfioIdentity identity() const;
   // VfioInterrupts'.
   absl::StatusOr<std::vector<int>> Eventfds() { return interrupts_->Eventfds(); }
   // The function is in `slot` now: its INTx has a GSI. On the event loop's thread.
@@ -61,6 +64,7 @@ class VfioPci final : public PciFunction {
   void WriteConfig(unsigned offset, unsigned size_bytes, uint32_t value) override;
   // The device, too, if it can be reset by itself.
   void Reset() override;
+  // Errors name the function.
   absl::Status Restore(const PciFunctionState& state) override;
   absl::Status DetachInterrupts() override;
   absl::Status AttachInterrupts() override;

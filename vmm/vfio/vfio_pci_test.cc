@@ -15,6 +15,7 @@
 #include "vmm/devices/bus.h"
 #include "vmm/pci/fake_pci.h"
 #include "vmm/pci/pci_host.h"
+#include "vmm/vfio/identity.h"
 
 namespace cpr {
 namespace {
@@ -111,7 +112,8 @@ struct FakeHostDevice {
 class VfioPciTest : public ::testing::Test {
  protected:
   VfioPci::Wiring Wiring() {
-    return {.router = &router_,
+    return {.name = "vfio x",
+            .router = &router_,
             .intx_router = &intx_router_,
             .set_memslot =
                 [this](uint32_t slot, uint64_t gpa, absl::Span<uint8_t> memory) {
@@ -162,6 +164,21 @@ class VfioPciTest : public ::testing::Test {
     Plug(eventfds);
     ASSERT_THAT(host_->RestoreFunction(kSlot, state), IsOk());
     ASSERT_THAT(host_->AttachInterrupts(), IsOk());
+    EXPECT_EQ(function_->Save(), state);
+  }
+
+  // The VMM that has the device goes, and so does the device; the next one opens it anew for the guest, which sleeps.
+  void OpenAnew() {
+    const PciFunctionState state = function_->Save();
+    const auto pin = static_cast<uint8_t>(device_.Get(VFIO_PCI_CONFIG_REGION_INDEX, kPciInterruptPin, 1));
+    host_.reset();
+    function_.reset();
+    EXPECT_THAT(router_.attached, IsEmpty());
+    device_ = FakeHostDevice();
+    device_.Put(kPciInterruptPin, {pin});
+    SetUp();
+    Plug(nullptr, /*start=*/false);
+    ASSERT_THAT(host_->RestoreFunction(kSlot, state), IsOk());
     EXPECT_EQ(function_->Save(), state);
   }
 
@@ -386,6 +403,56 @@ TEST_F(VfioPciTest, InterruptsWaitUntilTheGuestRuns) {
   EXPECT_FALSE(intx_router_.open[kIntxGsi]);
   ASSERT_THAT(host_->AttachInterrupts(), IsOk());
   EXPECT_TRUE(intx_router_.open[kIntxGsi]);
+}
+
+TEST_F(VfioPciTest, DeviceOpenedAnewLearnsWhatTheGuestHadSetUp) {
+  device_.Put(kPciInterruptPin, {1});
+  Plug();
+  Write(kPciCommand, 2, 0);
+  Write(kPciBar0, 4, 0xd0000000);
+  Write(kPciCommand, 2, kPciCommandMemory | kPciCommandBusMaster);
+  mmio_.Write(0xd0000000 + kTable, 8, 0xfee00000);
+  mmio_.Write(0xd0000000 + kTable + 8, 8, 0x40);
+  EnableMsix();
+  OpenAnew();
+  EXPECT_EQ(memslots_.at(100).first, 0xd0000000u);
+  EXPECT_EQ(device_.Get(VFIO_PCI_CONFIG_REGION_INDEX, kPciCommand, 2),
+            kPciCommandIo | kPciCommandMemory | kPciCommandBusMaster);
+  EXPECT_EQ(device_.kind, uint32_t{VFIO_PCI_MSIX_IRQ_INDEX});
+  EXPECT_EQ(device_.eventfds.size(), kVectors);
+  EXPECT_THAT(router_.attached, IsEmpty()) << "the guest is not awake yet";
+  ASSERT_THAT(host_->AttachInterrupts(), IsOk());
+  EXPECT_THAT(router_.attached, ElementsAre(Pair(::testing::_, function_->Eventfds().value()[0])));
+  EXPECT_FALSE(intx_router_.open[kIntxGsi]);
+  EXPECT_THAT(warnings_, IsEmpty());
+}
+
+TEST_F(VfioPciTest, DeviceOpenedAnewIsAsAfterAResetWhenItsGuestWakes) {
+  Plug();
+  const PciFunctionState booted = function_->Save();
+  Write(kPciCommand, 2, kPciCommandMemory | kPciCommandBusMaster);
+  EnableMsix();
+  OpenAnew();
+  host_->Reset();
+  EXPECT_EQ(device_.resets, 1);
+  EXPECT_EQ(function_->Save(), booted);
+  EXPECT_THAT(device_.eventfds, IsEmpty());
+  EXPECT_EQ(memslots_.at(100).first, bar_);
+}
+
+TEST_F(VfioPciTest, StateOfADeviceWithOtherCapabilitiesIsRefusedByName) {
+  Plug();
+  PciFunctionState state = function_->Save();
+  state.config[kMsix + 2] = kVectors;
+  state.vectors.emplace_back();
+  EXPECT_THAT(host_->RestoreFunction(kSlot, state),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("vfio x: configuration byte 0x42")));
+}
+
+TEST_F(VfioPciTest, IsKnownByItsIdsAndBars) {
+  Plug();
+  EXPECT_EQ(function_->identity(),
+            (VfioIdentity{.vendor_id = 0x1234, .device_id = 0x11e8, .bar_bytes = {kBarBytes, 0, 32}}));
 }
 
 TEST_F(VfioPciTest, DeviceWithOtherEventfdsIsRefused) {

@@ -1,5 +1,7 @@
 #include "vmm/vfio/vfio_state.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/proto_fields.h"
 #include "libcpr/base/status_macros.h"
@@ -15,6 +17,12 @@ absl::StatusOr<VfioState::Device> DeviceFromProto(const v1::VfioDevice& proto) {
   VfioState::Device device;
   CPR_TAKE_FIELD(proto, group, &device.group);
   CPR_TAKE_FIELD(proto, interrupts, &device.interrupts);
+  CPR_TAKE_FIELD(proto, vendor_id, &device.identity.vendor_id);
+  CPR_TAKE_FIELD(proto, device_id, &device.identity.device_id);
+  if (proto.bar_bytes_size() != static_cast<int>(kPciBars)) {
+    return absl::DataLossError(absl::StrCat("a VFIO device with ", proto.bar_bytes_size(), " BARs"));
+  }
+  std::copy(proto.bar_bytes().begin(), proto.bar_bytes().end(), device.identity.bar_bytes.begin());
   if (device.interrupts <= kMaxInterrupts) return device;
   return absl::DataLossError(absl::StrCat("a VFIO device with ", device.interrupts, " interrupts"));
 }
@@ -37,8 +45,12 @@ v1::VfioState VfioStateToProto(const VfioState& state) {
     v1::VfioDevice* added = proto.add_devices();
     added->set_group(device.group);
     added->set_interrupts(device.interrupts);
+    added->set_vendor_id(device.identity.vendor_id);
+    added->set_device_id(device.identity.device_id);
+    for (const uint64_t size_bytes : device.identity.bar_bytes) added->add_bar_bytes(size_bytes);
   }
   proto.set_device_count(static_cast<uint32_t>(state.devices.size()));
+  proto.set_devices_come(state.devices_come);
   return proto;
 }
 
@@ -59,6 +71,7 @@ absl::StatusOr<VfioState> VfioStateFromProto(const v1::VfioState& proto) {
   }
   size_t count = 0;
   CPR_TAKE_FIELD(proto, device_count, &count);
+  CPR_TAKE_FIELD(proto, devices_come, &state.devices_come);
   if (count == state.devices.size()) return state;
   return absl::DataLossError(absl::StrCat(state.devices.size(), " VFIO devices, not ", count));
 }

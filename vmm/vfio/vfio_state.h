@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "proto/cpr/v1/vfio.pb.h"
+#include "vmm/vfio/identity.h"
 
 namespace cpr {
 
@@ -24,11 +25,14 @@ struct VfioState {
   };
   struct Device {
     uint32_t group = 0, interrupts = 0;
+    VfioIdentity identity;
     friend bool operator==(const Device&, const Device&) = default;
   };
   std::vector<Mapping> mappings;  // in the order in which they were made
   std::vector<Iommufd> iommufds;
   std::vector<Device> devices;  // in the description's order
+  // As fds, and what they reach. Else (cpr-reboot) only the devices' identities count: they are opened anew.
+  bool devices_come = true;
 
   friend bool operator==(const VfioState&, const VfioState&) = default;
 };
