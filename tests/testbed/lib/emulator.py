@@ -63,9 +63,13 @@ def _nvdimm(size, folder):
             "-device", f"nvdimm,memdev=nv0,label-size={_NVDIMM_LABEL}"]
 
 
-def _nvme(size, folder):
-    image = _sparse(folder / "nvme", size_bytes(size))
-    return ["-drive", f"if=none,id=d0,file={image},format=raw", "-device", "nvme,drive=d0,serial=x"]
+def _nvme(sizes, folder):
+    words = []
+    for number, size in enumerate(sizes):
+        image = _sparse(folder / f"nvme{number}", size_bytes(size))
+        words += ["-drive", f"if=none,id=d{number},file={image},format=raw",
+                  "-device", f"nvme,drive=d{number},serial=x{number}"]
+    return words
 
 
 def _e1000e():
@@ -94,7 +98,7 @@ def command(scenario, debian, kernel, folder):
         *_share("share", folder / "share"), *_share("debian", debian, ",readonly=on"),
     ]
     words += _nvdimm(scenario.nvdimm, folder) if scenario.nvdimm else []
-    words += _nvme(scenario.nvme, folder) if scenario.nvme else []
+    words += _nvme(scenario.nvme, folder)
     words += ["-device", "edu"] if scenario.edu else []
     words += _e1000e() if scenario.e1000e else []
     return words + [

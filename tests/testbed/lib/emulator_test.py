@@ -51,7 +51,7 @@ class RunTest(unittest.TestCase):
 class CommandTest(unittest.TestCase):
     def test_a_scenario_gets_the_devices_that_it_asks_for(self):
         with tempfile.TemporaryDirectory() as folder:
-            wanted = scenario.Scenario("x", "x.sh", "shows", memory="3G", nvdimm="512M", nvme="64M", edu=True, e1000e=True)
+            wanted = scenario.Scenario("x", "x.sh", "shows", memory="3G", nvdimm="512M", nvme=("64M", "16M"), edu=True, e1000e=True)
             words = emulator.command(wanted, "/root", "/kernel", pathlib.Path(folder))
             self.assertIn("3G,slots=2,maxmem=7516192768", words)
             self.assertIn("edu", words)
@@ -59,7 +59,9 @@ class CommandTest(unittest.TestCase):
             self.assertEqual(words[words.index("-smp") + 1], "3", "two CPUs for guests, and the first")
             self.assertIn("setcpuid=constant_tsc", words[words.index("-append") + 1].split(), "guests lose their ticks")
             self.assertEqual((pathlib.Path(folder) / "nvdimm").stat().st_size, (512 << 20) + (128 << 10))
-            self.assertEqual((pathlib.Path(folder) / "nvme").stat().st_size, 64 << 20)
+            self.assertEqual((pathlib.Path(folder) / "nvme0").stat().st_size, 64 << 20)
+            self.assertEqual((pathlib.Path(folder) / "nvme1").stat().st_size, 16 << 20)
+            self.assertLess(words.index("nvme,drive=d0,serial=x0"), words.index("nvme,drive=d1,serial=x1"))
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def run_one(scenario, debian, kernel, options):
         verdict = emulator.run(words, folder, scenario.seconds, sys.stdout.buffer if options.show else None)
     finally:
         if not options.keep:
-            for path in [folder / "share", folder / "nvdimm", folder / "nvme"]:
+            for path in [folder / "share", folder / "nvdimm", *folder.glob("nvme*")]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     say(f"testbed: {scenario.name}: {verdict.kind} in {time.monotonic() - start:.0f} s; log: {folder}/log")
     return verdict

@@ -17,7 +17,7 @@ class BadScenario(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """One scenario. Sizes are QEMU's: 528M, 2G. A device whose size is empty is not there."""
+    """One scenario. Sizes are QEMU's: 528M, 2G. A device whose size is empty is not there; there may be several nvme."""
 
     name: str
     path: str
@@ -26,7 +26,7 @@ class Scenario:
     cpus: int = 2
     memory: str = "2G"
     nvdimm: str = ""
-    nvme: str = ""
+    nvme: tuple = ()
     edu: bool = False
     e1000e: bool = False
     seconds: int = 300
@@ -40,6 +40,12 @@ def _size(words):
     if len(words) != 1 or not re.fullmatch(r"[1-9][0-9]*[MG]", words[0]):
         raise ValueError("takes one size, like 528M or 2G")
     return words[0]
+
+
+def _sizes(words):
+    if not words:
+        raise ValueError("takes sizes, like 528M or 2G")
+    return tuple(_size([word]) for word in words)
 
 
 def _number(words):
@@ -65,7 +71,7 @@ FIELDS = {
     "cpus": _number,  # that it and its guests run on
     "memory": _size,
     "nvdimm": _size,  # a persistent-memory DIMM, less its label; `dax_device` makes a DAX device of it
-    "nvme": _size,  # an empty disk, /dev/nvme0n1
+    "nvme": _sizes,  # an empty disk each, in the order of their PCI addresses: /dev/nvme0n1 if there is one
     "edu": _nothing,  # QEMU's teaching device, 1234:11e8
     "e1000e": _nothing,  # a network card, with a cable to a virtio one: one for a guest, the other for the host
     "seconds": _number,  # after which the host is taken for hung

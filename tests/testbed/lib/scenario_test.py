@@ -14,7 +14,10 @@ class ParseTest(unittest.TestCase):
         parsed = parse("# The clock survives.\n#: files vmm/cpr-vmm a/b\n#: files c/d\n#: memory 3G\n#: edu\n\ntrue\n")
         self.assertEqual(parsed.shows, "The clock survives.")
         self.assertEqual(parsed.labels(), ["//vmm:cpr-vmm", "//a:b", "//c:d"])
-        self.assertEqual((parsed.memory, parsed.edu, parsed.nvme, parsed.cpus), ("3G", True, "", 2))
+        self.assertEqual((parsed.memory, parsed.edu, parsed.nvme, parsed.cpus), ("3G", True, (), 2))
+
+    def test_may_need_several_disks(self):
+        self.assertEqual(parse("# Shows.\n#: nvme 64M 1G\n").nvme, ("64M", "1G"))
 
     def test_what_is_below_the_first_line_of_code_is_not_for_it(self):
         self.assertEqual(parse("# Shows.\ntrue\n#: nonsense\n").shows, "Shows.")
@@ -24,6 +27,8 @@ class ParseTest(unittest.TestCase):
             ("# Shows.\n#: nvdim 64M\n", "x.sh:2: 'nvdim' is none of"),
             ("# Shows.\n#:\n", "x.sh:2: '' is none of"),
             ("# Shows.\n#: memory 64\n", "x.sh:2: memory takes one size"),
+            ("# Shows.\n#: nvme\n", "x.sh:2: nvme takes sizes"),
+            ("# Shows.\n#: nvme 64M 1\n", "x.sh:2: nvme takes one size"),
             ("# Shows.\n#: cpus 0\n", "x.sh:2: cpus takes one number"),
             ("# Shows.\n#: edu 1\n", "x.sh:2: edu takes nothing"),
             ("# Shows.\n#: files\n", "x.sh:2: files takes the paths"),
