@@ -78,12 +78,15 @@ execute() {
 # runs WORDS: they are in the VMM's command line.
 runs() { tr '\0' ' ' <"/proc/$vmm/cmdline" | grep -q -e "$1"; }
 
-# migrate_to_file FILE [off]: cpr-reboot's first half; off: the RAM goes into the file, too.
-migrate_to_file() {
+# save_to_file FILE [off]: cpr-reboot's first half; off: the RAM goes into the file, too.
+save_to_file() {
   hmp_says "migrate_set_parameter mode cpr-reboot"
   hmp_says "migrate_set_capability x-ignore-shared ${2:-on}"
   hmp_says "migrate -d file:$1"
   hmp_until "info status" "VM status: paused (postmigrate)"
+}
+migrate_to_file() {
+  save_to_file "$@"
   quit_vmm
 }
 
@@ -111,6 +114,49 @@ disconnect_port() {
 # port_answers TEXT: by that connection.
 port_answers() { await "the port does not answer '$1'" grep -q "$1" /tmp/answers; }
 
+# install_agent: a real qemu-guest-agent, with the libraries that it loads, for make_working_guest.
+install_agent() {
+  debian true
+  for file in /usr/sbin/qemu-ga $(debian ldd /usr/sbin/qemu-ga | grep -o '/[^ ]*'); do
+    mkdir -p "/tmp/guest/${file%/*}"
+    cp -L "/debian$file" "/tmp/guest$file"
+  done
+}
+# Its port, and the words to it.
+add_agent_port() {
+  machine="$machine -chardev socket,id=qga0,path=/tmp/qga.sock,server=on,wait=off"
+  machine="$machine -device virtserialport,chardev=qga0,name=org.qemu.guest_agent.0"
+}
+# agent_answers COMMAND ANSWER: the answer is what a line begins with. The connection stays open until it is there: its
+# end would be the port's.
+agent_answers() {
+  connect_port /tmp/qga.sock
+  echo "{\"execute\":\"$1\"}" >&6
+  port_answers "^$2"
+  disconnect_port
+}
+asleep="paused (suspended)"
+# The guest suspends itself to RAM.
+suspend() {
+  echo '{"execute":"guest-suspend-ram"}' | debian ncat --send-only -U /tmp/qga.sock
+  hmp_until "info status" "VM status: $asleep"
+}
+# wake WHAT: it works on.
+wake() {
+  hmp_says system_wakeup
+  hmp_says "info status" "VM status: running"
+  works_on "$1"
+  say "$1: awake and at work"
+}
+# take_asleep FILE: cpr-reboot's second half, as the documentation has it, in a VMM with -incoming defer.
+take_asleep() {
+  hmp_says "info status" "VM status: paused (inmigrate)"
+  hmp_says "migrate_set_parameter mode cpr-reboot"
+  hmp_says "migrate_set_capability x-ignore-shared on"
+  hmp_says "migrate_incoming file:$1"
+  hmp_until "info status" "VM status: $asleep"
+}
+
 # make_working_guest [WORD...]: a guest that works all the time (tests/testbed/guest/worker.cc, among the scenario's files,
 # with these words), its kernel's complaints watched.
 make_working_guest() {
@@ -125,6 +171,10 @@ if [ -e /sys/class/net/eth0 ]; then
     [ \$looks -lt 600 ] || { echo "bad: eth0 has no carrier" && break; }
     sleep 0.1
   done
+fi
+if [ -e /usr/sbin/qemu-ga ]; then
+  mkdir -p /run /var/run
+  qemu-ga --method=virtio-serial --path="\$(echo /dev/vport*p1)" --statedir=/run &
 fi
 worker $* &
 while sleep 1; do
