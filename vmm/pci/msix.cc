@@ -129,6 +129,14 @@ absl::Status Msix::AttachShared() {
   return absl::OkStatus();
 }
 
+void Msix::DiscardShared() {
+  MutexLock lock(&mutex_);
+  for (const Vector& vector : vectors_) {
+    eventfd_t count = 0;
+    if (vector.shared) ::eventfd_read(vector.eventfd.get(), &count);
+  }
+}
+
 uint64_t Msix::TableDword(uint64_t index) const {
   if (index / 4 >= vectors_.size()) return 0;
   const MsixVectorState& state = vectors_[index / 4].state;

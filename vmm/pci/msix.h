@@ -59,6 +59,8 @@ class Msix {
   // For stop and resume of the machine. Nothing is done for vectors that are not shared: their device is quiet.
   absl::Status DetachShared();
   absl::Status AttachShared();
+  // Forgets what has gathered for shared vectors, and so is pending: who signals is not connected any more.
+  void DiscardShared();
 
   // The guest's accesses of 1 to 8 bytes; offsets below table_bytes() and pba_bytes().
   uint64_t ReadTable(uint64_t offset, unsigned size_bytes) const;

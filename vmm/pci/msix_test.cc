@@ -94,6 +94,17 @@ TEST_F(MsixTest, SharedVectorGathersWhileStopped) {
   EXPECT_EQ(Drain(EventfdOf(0)), 1u);
 }
 
+TEST_F(MsixTest, SharedVectorForgetsWhatHasGathered) {
+  CPR_ASSERT_OK_AND_ASSIGN(const int eventfd, msix_->Share(0));
+  ASSERT_EQ(::eventfd_write(eventfd, 2), 0);
+  msix_->Signal(1);
+  msix_->SetControl(true, false);
+  msix_->Signal(1);
+  EXPECT_EQ(msix_->ReadPba(0, 1), 3u);
+  msix_->DiscardShared();
+  EXPECT_EQ(msix_->ReadPba(0, 1), 2u) << "and nothing of the others";
+}
+
 TEST_F(MsixTest, AdoptedVectorWaitsForResume) {
   msix_->SetControl(true, false);
   Unmask(0, 0x40);

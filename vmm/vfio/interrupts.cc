@@ -81,11 +81,15 @@ void VfioInterrupts::Follow(const Setting& before, const Setting& now) {
   SwitchOn(now);
 }
 
-// A guest that has both on gets those of MSI-X.
+// A guest that has both on gets those of MSI-X. What waits for a mask to go ends here: the next driver, perhaps after a
+// reset, has not asked for it.
 void VfioInterrupts::SwitchOff(const Setting& setting) {
-  if (setting.msix) return Check(wiring_.device->DisconnectInterrupts(VFIO_PCI_MSIX_IRQ_INDEX));
-  if (setting.msi.vectors > 0) return Check(wiring_.device->DisconnectInterrupts(VFIO_PCI_MSI_IRQ_INDEX));
-  if (intx_ != nullptr) Check(intx_->Disable());
+  if (!setting.msix && setting.msi.vectors == 0) {
+    if (intx_ != nullptr) Check(intx_->Disable());
+    return;
+  }
+  Check(wiring_.device->DisconnectInterrupts(setting.msix ? VFIO_PCI_MSIX_IRQ_INDEX : VFIO_PCI_MSI_IRQ_INDEX));
+  (setting.msix ? wiring_.msix : msi_.get())->DiscardShared();
 }
 
 void VfioInterrupts::SwitchOn(const Setting& setting) {

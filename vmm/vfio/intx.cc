@@ -51,7 +51,10 @@ absl::Status VfioIntx::Enable() {
 absl::Status VfioIntx::Disable() {
   enabled_ = false;
   CPR_RETURN_IF_ERROR(Follow());
-  return device_->DisconnectInterrupts(VFIO_PCI_INTX_IRQ_INDEX);
+  CPR_RETURN_IF_ERROR(device_->DisconnectInterrupts(VFIO_PCI_INTX_IRQ_INDEX));
+  eventfd_t count = 0;
+  ::eventfd_read(trigger_.get(), &count);  // one that came in between would be the next driver's
+  return absl::OkStatus();
 }
 
 void VfioIntx::Adopt(bool enabled) { enabled_ = enabled; }

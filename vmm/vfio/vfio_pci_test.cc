@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <map>
 
 #include "gmock/gmock.h"
@@ -280,6 +281,52 @@ TEST_F(VfioPciTest, KvmListensToUnmaskedVectorsAlone) {
   mmio_.Write(bar_ + kTable + 16, 8, 0xfee00000);
   mmio_.Write(bar_ + kTable + 24, 8, 0x41);
   EXPECT_THAT(router_.attached, ElementsAre(Pair(25, function_->Eventfds().value()[1])));
+}
+
+TEST_F(VfioPciTest, MaskedVectorIsPendingAndComesWhenItIsUnmasked) {
+  Plug();
+  EnableMsix();
+  ::eventfd_write(device_.eventfds[1], 1);
+  EXPECT_EQ(mmio_.Read(bar_ + kPba, 8), 2u);
+  mmio_.Write(bar_ + kTable + 24, 8, 0x41);
+  EXPECT_EQ(mmio_.Read(bar_ + kPba, 8), 0u);
+  EXPECT_EQ(CountOf(router_.attached.at(25)), 1u) << "for KVM to inject";
+}
+
+TEST_F(VfioPciTest, MaskedVectorStaysPendingOverAHandover) {
+  Plug();
+  EnableMsix();
+  signalled_ = 1;
+  ::eventfd_write(device_.eventfds[1], 1);
+  std::vector<UniqueFd> eventfds;
+  HandOver(&eventfds);
+  EXPECT_THAT(router_.attached, IsEmpty());
+  EXPECT_EQ(mmio_.Read(bar_ + kPba, 8), 2u);
+  mmio_.Write(bar_ + kTable + 24, 8, 0x41);
+  ASSERT_EQ(router_.attached.size(), 1u);
+  EXPECT_EQ(CountOf(router_.attached.begin()->second), 2u) << "one to KVM, which makes it one interrupt";
+}
+
+TEST_F(VfioPciTest, WhatIsPendingEndsWithMsix) {
+  Plug();
+  const std::function<void()> ends[] = {[this] { Write(kMsix + 2, 2, 0); }, [this] { host_->Reset(); }};
+  for (const auto& end : ends) {
+    EnableMsix();
+    ::eventfd_write(device_.eventfds[1], 1);
+    EXPECT_EQ(mmio_.Read(bar_ + kPba, 8), 2u);
+    end();
+    EnableMsix();
+    EXPECT_EQ(mmio_.Read(bar_ + kPba, 8), 0u) << "of the driver before";
+  }
+}
+
+TEST_F(VfioPciTest, IntxThatCameAtTheLastMomentIsNotTheNextDrivers) {
+  device_.Put(kPciInterruptPin, {1});
+  Plug();
+  const int trigger = intx_router_.lines[kIntxGsi].trigger;
+  ::eventfd_write(trigger, 1);  // nobody listens to it here
+  EnableMsix();
+  EXPECT_EQ(CountOf(trigger), 0u);
 }
 
 TEST_F(VfioPciTest, MsiIsConnectedAndListenedToWhileTheGuestHasItOn) {
