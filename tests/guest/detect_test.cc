@@ -254,7 +254,7 @@ class DetectDevice : public ::testing::TestWithParam<DeviceCase> {};
 
 TEST_P(DetectDevice, SaysWhatIsWrong) {
   CPR_SKIP_WITHOUT_KVM();
-  FakeEdu edu(/*has_msi=*/true);
+  FakeEdu edu(/*intx_pin=*/std::nullopt, /*has_msi=*/true);
   GuestVm::Options options = {.cmdline = "ws=1 edu=msi"};
   options.serve = [&edu](GuestVm* guest, kvm_run* run) { return edu.Serve(guest, run); };
   CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestVm> guest, GuestVm::Create(options));
@@ -292,7 +292,7 @@ TEST(DetectAtBoot, NoDevice) {
 TEST(DetectAtBoot, DeviceThatCannotInterrupt) {
   CPR_SKIP_WITHOUT_KVM();
   for (const auto& [cmdline, reason] : {std::pair("ws=1 edu=msi", "no MSI"), std::pair("ws=1 edu=17", "no INTx")}) {
-    FakeEdu edu(/*has_msi=*/false);
+    FakeEdu edu(/*intx_pin=*/std::nullopt, /*has_msi=*/false);
     GuestVm::Options options = {.cmdline = cmdline};
     options.serve = [&edu](GuestVm* guest, kvm_run* run) { return edu.Serve(guest, run); };
     FailsAtBoot(options, reason);

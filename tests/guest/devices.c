@@ -98,6 +98,11 @@ bool RouteIoapicLevel(unsigned pin, unsigned vector) {
   return true;
 }
 
+void MaskIoapic(unsigned pin, bool masked) {
+  const uint32_t entry = ReadIoapic(0x10 + 2 * pin);
+  WriteIoapic(0x10 + 2 * pin, masked ? entry | 1 << 16 : entry & ~(1u << 16));
+}
+
 void InitIrq4(void) {
   if (!options.irq4) return;
   WriteIoapic(0x10 + 2 * 4 + 1, 0);       /* to APIC 0 */

@@ -54,38 +54,48 @@ static bool AwaitIdle(struct percpu* p) {
   return true;
 }
 
-static bool RouteInterrupt(unsigned function) {
-  if (options.edu_msi) {
-    if (UsePciMsi(function, VECTOR_EDU)) return true;
-    GIVE_UP("edu=msi: the device has no MSI capability");
-    return false;
-  }
+bool UseEduIntx(unsigned function, uint64_t pin, unsigned vector) {
   if (!UsePciIntx(function)) {
-    GIVE_UP("edu=: the device has no INTx");
+    GIVE_UP("edu: the device has no INTx");
     return false;
   }
-  if (options.edu_pin < 256 && RouteIoapicLevel(options.edu_pin, VECTOR_EDU)) return true;
-  GIVE_UP("edu=: 'msi', or a number that the IOAPIC has a pin for");
+  if (pin < 256 && RouteIoapicLevel(pin, vector)) return true;
+  GIVE_UP("edu: neither 'msi' nor a number that the IOAPIC has a pin for");
   return false;
 }
 
-void InitEdu(struct percpu* p) {
-  if (!options.edu) return;
+static bool RouteInterrupt(unsigned function) {
+  if (!options.edu_msi) return UseEduIntx(function, options.edu_pin, VECTOR_EDU);
+  if (UsePciMsi(function, VECTOR_EDU)) return true;
+  GIVE_UP("edu=msi: the device has no MSI capability");
+  return false;
+}
+
+unsigned TakeEdu(struct percpu* p) {
   const unsigned function = FindPci(p, EDU_IDS);
   if (function == PCI_NONE) {
-    GIVE_UP("edu=: no device 1234:11e8 on PCI bus 0");
-    return;
+    GIVE_UP("edu: no device 1234:11e8 on PCI bus 0");
+    return PCI_NONE;
   }
-  edu_gpa = EnablePciBar0(function);
+  EnablePciMemory(function);
+  edu_gpa = PciBar(function, 0);
   const uint64_t identification = Load(p, EDU_IDENTIFICATION);
   if ((identification & 0xffff) != 0xed) {
     GIVE_UP("edu: at 0x%x is 0x%x, not the device's identification", edu_gpa, identification);
   } else if (!AwaitIdle(p)) {
     GIVE_UP("edu: a DMA that was there at boot does not end");
-  } else if (RouteInterrupt(function)) {
-    EnablePciDma(function);
-    step = kIdle;
+  } else {
+    return function;
   }
+  return PCI_NONE;
+}
+
+void InitEdu(struct percpu* p) {
+  if (!options.edu) return;
+  const unsigned function = TakeEdu(p);
+  if (function == PCI_NONE || !RouteInterrupt(function)) return;
+  EnablePciDma(function);
+  step = kIdle;
 }
 
 /* The copy's words: one that is left of the copy before is wrong everywhere. */

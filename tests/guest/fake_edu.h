@@ -4,39 +4,37 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 
-#include "tests/guest/guest_vm.h"
+#include "tests/guest/fake_function.h"
 
 namespace cpr::testing {
 
-// As much of QEMU's edu device (1234:11e8, docs/specs/edu.rst) as the guest uses, alone on PCI bus 0 as function
-// 00:03.0, without a place for its BAR until the guest gives it one. A DMA ends at once. For a guest with one vCPU:
-// Serve is called on its thread, set_fault on any.
-class FakeEdu {
+// As much of QEMU's edu device (1234:11e8, docs/specs/edu.rst) as the guest uses. A DMA ends at once. What is public is
+// for any thread.
+class FakeEdu final : public FakeFunction {
  public:
   enum class Fault { kNone, kWrongByte, kLostInterrupt, kSecondInterrupt, kOtherStatus };
   static constexpr uint32_t kWrongOffset = 1234;
 
-  explicit FakeEdu(bool has_msi) : has_msi_(has_msi) {}
+  // `intx_pin`: of the IOAPIC in the kernel, that its INTx leads to; none: it has no INTx.
+  FakeEdu(std::optional<uint32_t> intx_pin, bool has_msi);
   // From the next DMA on.
   void set_fault(Fault fault) { fault_ = fault; }
-
-  // For GuestVm::Options::serve.
-  bool Serve(GuestVm* guest, kvm_run* run);
+  // The device forgets its interrupt; the line stays as it is.
+  void ForgetStatus() { status_ = 0; }
 
  private:
-  uint32_t ReadConfig(uint32_t address) const;
-  void WriteConfig(uint32_t address, uint32_t value);
-  uint32_t ReadRegister(uint64_t offset) const;
-  void WriteRegister(GuestVm* guest, uint64_t offset, uint32_t value);
+  uint32_t ReadBar(GuestVm* guest, unsigned bar, uint64_t offset) override;
+  void WriteBar(GuestVm* guest, unsigned bar, uint64_t offset, uint32_t value) override;
   void DoDma(GuestVm* guest, bool to_ram);
   void Interrupt(GuestVm* guest);
+  void SetLine(GuestVm* guest, bool asserted);
 
-  const bool has_msi_;
+  const std::optional<uint32_t> intx_pin_;
   std::atomic<Fault> fault_{Fault::kNone};
-  uint32_t config_address_ = 0;
-  uint32_t bar_ = 0, command_ = 0, msi_control_ = 0, msi_address_ = 0, msi_data_ = 0;
-  uint32_t status_ = 0, source_ = 0, destination_ = 0, count_bytes_ = 0;
+  std::atomic<uint32_t> status_ = 0;
+  uint32_t source_ = 0, destination_ = 0, count_bytes_ = 0;
   std::array<uint8_t, 4096> buffer_{};
 };
 

@@ -62,6 +62,8 @@ struct options {
   bool quiet, irq4, idle_aps;
   bool edu, edu_msi;
   uint64_t edu_pin; /* of the IOAPIC, without MSI */
+  bool withhold, withhold_msix;
+  uint64_t withhold_pin;
 };
 
 extern volatile struct cpr_guest_abi abi;
@@ -137,16 +139,45 @@ void StartOthers(void);
 void InitIrq4(void);
 void CheckIrq4(struct percpu* p);
 bool RouteIoapicLevel(unsigned pin, unsigned vector); /* active low, to vCPU 0; false: there is no such pin */
+void MaskIoapic(unsigned pin, bool masked);
 /* pci.c: bus 0 */
 #define PCI_NONE ~0u
 unsigned FindPci(struct percpu* p, uint32_t ids);   /* device << 16 | vendor; a function, or PCI_NONE */
-uint64_t EnablePciBar0(unsigned function);          /* its address, one given where it has none; no DMA yet */
+void EnablePciMemory(unsigned function);            /* its BARs have places, given where they had none; no DMA yet */
+uint64_t PciBar(unsigned function, unsigned bar);   /* its address */
 bool UsePciMsi(unsigned function, unsigned vector); /* to vCPU 0; false: it has no MSI */
 bool UsePciIntx(unsigned function);                 /* false: it has no INTx */
 void EnablePciDma(unsigned function);
+/* MSI-X, on, with table and pending bits at their addresses. All vectors are masked. */
+struct msix {
+  unsigned function, capability;
+  uint64_t table_gpa, pba_gpa;
+};
+bool UsePciMsix(unsigned function, struct msix* msix);                    /* false: it has no MSI-X */
+void RouteMsix(const struct msix* msix, unsigned entry, unsigned vector); /* to vCPU 0; stays masked */
+void MaskMsix(const struct msix* msix, unsigned entry, bool masked);
+void MaskMsixFunction(const struct msix* msix, bool masked);
+bool MsixPending(const struct msix* msix, unsigned entry);
 /* edu.c */
 void InitEdu(struct percpu* p);
 void CheckEdu(struct percpu* p);
+/* Makes the device idle, its BAR at edu_gpa, DMA off: its function. PCI_NONE: there is none, which has been said. */
+unsigned TakeEdu(struct percpu* p);
+bool UseEduIntx(unsigned function, uint64_t pin, unsigned vector); /* false: it cannot, which has been said */
+/* withhold.c */
+void InitWithheld(struct percpu* p);
+void CheckWithheld(struct percpu* p);
+/* withhold_edu.c, withhold_msix.c: a device whose interrupt can be raised, and withheld. */
+struct withholder {
+  bool echoes;                    /* another follows at once, unless the first is still behind a mask */
+  unsigned can;                   /* 1 << CPR_GUEST_WITHHOLD_x */
+  bool (*init)(struct percpu* p); /* false: it cannot be used, which has been said */
+  void (*mask)(bool function, bool on);
+  void (*raise)(void);
+  void (*acknowledge)(void); /* to the device */
+  bool (*pending)(void);     /* not acknowledged, or MSI-X's pending bit */
+};
+extern const struct withholder withholder_edu, withholder_msix;
 
 struct cpuid {
   uint32_t eax, ebx, ecx, edx;

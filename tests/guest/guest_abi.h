@@ -36,7 +36,7 @@
 #define CPR_GUEST_FAIL_IRQ4 14u        /* the serial port's interrupt does not arrive */
 #define CPR_GUEST_FAIL_EXCEPTION 15u   /* the vCPU took an exception: RIP, RSP or a descriptor was lost */
 #define CPR_GUEST_FAIL_BOOT 16u        /* vCPUs or RAM that the command line asks for are missing */
-#define CPR_GUEST_FAIL_DEVICE 17u      /* the edu device: missing, wrong data, an interrupt too few or too many */
+#define CPR_GUEST_FAIL_DEVICE 17u      /* edu, e1000e: missing, wrong data, an interrupt too few or too many */
 
 /* cpr_guest_abi.features: what is held and checked because CPUID offers it */
 #define CPR_GUEST_HAS_AVX (1u << 0)
@@ -45,6 +45,17 @@
 #define CPR_GUEST_HAS_KVMCLOCK_STABLE (1u << 3) /* comparable between vCPUs */
 #define CPR_GUEST_HAS_TSC_DEADLINE (1u << 4)
 #define CPR_GUEST_HAS_X2APIC (1u << 5)
+
+/*
+ * What `withhold=` is asked to do by cpr_guest_abi.withhold_request: one of these, and a number above it that no
+ * request had before. An interrupt is raised by the device and withheld, until the request to let it go.
+ */
+#define CPR_GUEST_LET_GO 0u
+#define CPR_GUEST_WITHHOLD_MASKED 1u         /* in the IOAPIC, or in the MSI-X table */
+#define CPR_GUEST_WITHHOLD_FUNCTION 2u       /* by the function mask of MSI-X */
+#define CPR_GUEST_WITHHOLD_UNACKNOWLEDGED 3u /* it is being handled: no acknowledgement to the device, nor EOI, yet */
+#define CPR_GUEST_WITHHOLD_NOT_ENDED 4u      /* the same, acknowledged; no EOI yet */
+#define CPR_GUEST_WITHHOLD_NUMBER_SHIFT 8u
 
 /* cpr_guest_vcpu.timer_mode */
 #define CPR_GUEST_TIMER_PERIODIC 0u
@@ -110,7 +121,12 @@ struct cpr_guest_abi {
   uint64_t edu_copies_verified;
   uint64_t edu_dmas_asked;
   uint64_t edu_interrupts;
-  uint64_t reserved[56];
+  /* `withhold=`: when withhold_done is withhold_request, it is as asked, and all that are expected have come. */
+  uint64_t withhold_request; /* host */
+  uint64_t withhold_done;
+  uint64_t withhold_expected;
+  uint64_t withhold_interrupts;
+  uint64_t reserved[52];
   /* At byte 896. */
   char command_line[128];
   struct cpr_guest_vcpu vcpu[CPR_GUEST_MAX_VCPUS];

@@ -10,6 +10,7 @@
 #define SEL_USER_CODE 0x28
 #define SEL_TSS 0x30 /* + 16 * vCPU */
 
+#define VECTOR_WITHHELD 0x38 /* of a lower class than the others, which go on while it is in service */
 #define VECTOR_TIMER 0x40
 #define VECTOR_IRQ4 0x44
 #define VECTOR_EDU 0x48
@@ -38,6 +39,7 @@
 
 /* struct cpr_guest_abi */
 #define ABI_EDU_INTERRUPTS 440
+#define ABI_WITHHOLD_INTERRUPTS 472
 
 /* The edu device's registers that its interrupt needs, and the status that the end of a DMA shows */
 #define EDU_STATUS 0x24

@@ -12,7 +12,9 @@ _Static_assert(offsetof(struct cpr_guest_vcpu, beats) == VC_BEATS &&
                    offsetof(struct cpr_guest_vcpu, guest_private) == VC_TIMER_PERIOD && VC_XAPIC == VC_TIMER_PERIOD + 8,
                "layout.h");
 _Static_assert(offsetof(struct cpr_guest_abi, vcpu) == 1024, "guest_abi.h");
-_Static_assert(offsetof(struct cpr_guest_abi, edu_interrupts) == ABI_EDU_INTERRUPTS, "layout.h");
+_Static_assert(offsetof(struct cpr_guest_abi, edu_interrupts) == ABI_EDU_INTERRUPTS &&
+                   offsetof(struct cpr_guest_abi, withhold_interrupts) == ABI_WITHHOLD_INTERRUPTS,
+               "layout.h");
 
 volatile struct cpr_guest_abi abi __attribute__((section(".abi,\"aw\",@nobits#"), aligned(4096)));
 struct options options = {
@@ -35,7 +37,7 @@ static void SetGate(unsigned vector, void (*handler)(void)) {
 extern void ExceptionDivide(void), ExceptionDebug(void), IsrNmi(void), ExceptionBreakpoint(void), ExceptionOther(void),
     IsrInvalidOpcode(void), ExceptionNoFpu(void), ExceptionDouble(void), ExceptionTss(void), ExceptionNotPresent(void),
     ExceptionStack(void), IsrProtection(void), ExceptionPage(void), ExceptionMath(void), ExceptionAlignment(void),
-    ExceptionSimd(void), IsrTimer(void), IsrIrq4(void), IsrEdu(void), IsrSpurious(void);
+    ExceptionSimd(void), IsrTimer(void), IsrIrq4(void), IsrEdu(void), IsrWithheld(void), IsrSpurious(void);
 
 static void InitIdt(void) {
   static void (*const kExceptions[])(void) = {
@@ -48,6 +50,7 @@ static void InitIdt(void) {
   SetGate(VECTOR_TIMER, IsrTimer);
   SetGate(VECTOR_IRQ4, IsrIrq4);
   SetGate(VECTOR_EDU, IsrEdu);
+  SetGate(VECTOR_WITHHELD, IsrWithheld);
   for (unsigned vector = 0xf8; vector <= VECTOR_SPURIOUS; ++vector) SetGate(vector, IsrSpurious);
 }
 
@@ -72,9 +75,7 @@ static void InitXsave(void) {
 }
 
 /* Firmware may have left the PIC delivering the PIT's ticks, by vectors that are exceptions here. */
-static void MaskPic(void) {
-  __asm__ volatile("outb %0, $0x21\n outb %0, $0xa1" ::"a"((uint8_t)0xff));
-}
+static void MaskPic(void) { __asm__ volatile("outb %0, $0x21\n outb %0, $0xa1" ::"a"((uint8_t)0xff)); }
 
 /* boot.S, in ring 0. */
 void Ring0Init(uint64_t number) {
@@ -185,6 +186,7 @@ static void Turn(struct percpu* p) {
   WatchSleepers(p);
   CheckIrq4(p);
   CheckEdu(p);
+  CheckWithheld(p);
   ConsoleStep(p);
 }
 
@@ -242,6 +244,7 @@ void UserMain(uint64_t number) {
   if (number == 0) {
     InitIrq4();
     InitEdu(p);
+    InitWithheld(p);
     Print("cpr-guest: running, %u MiB rewritten, %u MiB touched, %u registers held%s%s\r\n", abi.ws_pages >> 8,
           abi.touched_bytes >> 20, p->abi->registers_held, abi.features & CPR_GUEST_HAS_AVX ? ", AVX" : "",
           abi.features & CPR_GUEST_HAS_AVX512 ? ", AVX-512" : "");

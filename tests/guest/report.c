@@ -57,6 +57,7 @@ static void PrintStatus(uint64_t now) {
   Print("cpr-guest: %u s OK beats %u ticks %u pages %u max gap %u us drift %d ns verified %u", ms / 1000,
         abi.vcpu[0].beats, ticks, pages, gap * 1000 / abi.tsc_khz, abi.vcpu[0].clock_drift_ns, abi.round);
   if (options.edu) Print(" edu %u/%u", abi.edu_copies_verified, abi.edu_interrupts);
+  if (options.withhold) Print(" withheld %u/%u", abi.withhold_interrupts, abi.withhold_expected);
   Print("\r\n");
 }
 

@@ -111,6 +111,11 @@ static void TakeWord(const char* word) {
     options.edu_msi = After(word, "edu=msi") != NULL;
     options.edu_pin = TakeNumber(word, "edu=", &value) ? value : ~0ull;
   }
+  if (After(word, "withhold=") != NULL) {
+    options.withhold = true;
+    options.withhold_msix = After(word, "withhold=msix") != NULL;
+    options.withhold_pin = TakeNumber(word, "withhold=", &value) ? value : ~0ull;
+  }
   if (After(word, "idle") != NULL) options.idle_aps = true;
 }
 

@@ -261,6 +261,12 @@ IsrEdu:
   pop %rax
   iretq
 
+/* Acknowledged and ended by the main loop (withhold.c). */
+.globl IsrWithheld
+IsrWithheld:
+  incq abi + ABI_WITHHOLD_INTERRUPTS
+  iretq
+
 .globl IsrNmi
 IsrNmi:
   incq %gs:VC_NMIS
