@@ -149,7 +149,8 @@ void CheckWithheld(struct percpu* p) {
     Advance(p);
   } else if (next >> CPR_GUEST_WITHHOLD_NUMBER_SHIFT != request >> CPR_GUEST_WITHHOLD_NUMBER_SHIFT) {
     step_run = p->run_tsc;
-    TakeRequest(next);
+    CheckPending(); /* what has been withheld, for the last time */
+    if (source != NULL) TakeRequest(next);
   } else {
     Look(p);
   }
