@@ -36,7 +36,8 @@ absl::Status IntxLines::Open(const Line& line) {
 }
 
 // KVM dropped an assertion with the irqfd: the device is looked at again, unless it has signalled already, which would
-// make it two interrupts.
+// make it two interrupts. A handler that runs gets no second one: KVM lowers the line at its EOI before it looks at the
+// pin.
 absl::Status IntxLines::Listen(const Line& line) {
   pollfd entry = {.fd = line.trigger, .events = POLLIN, .revents = 0};
   const bool signalled = ::poll(&entry, 1, 0) == 1;
