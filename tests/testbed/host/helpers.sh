@@ -54,6 +54,9 @@ await() {
   done
 }
 
+# median: of the numbers on stdin, one a line; of two in the middle the greater.
+median() { sort -n | awk '{ number[NR] = $1 } END { print number[int(NR / 2) + 1] }'; }
+
 # debian COMMAND...: runs a program of the Debian root (ndctl, kexec, QEMU). What it writes there is lost with the host;
 # /share, /dev, /tmp and the like are the host's own.
 debian() {

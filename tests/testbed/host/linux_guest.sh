@@ -213,8 +213,9 @@ works_on() {
   said "work $(($(work_lines) + 2)) "
   # shellcheck disable=SC2086
   await "$1: disk and stream are still at $before" moved_on $before
-  ! grep '^bad' $serial || fail "$1: see above"
+  nothing_is_bad "$1"
 }
+nothing_is_bad() { ! grep '^bad' $serial || fail "$1: see above"; }
 # by_vfio_through_all WORD...: a guest with these words for devices of the host, from boot to quit.
 by_vfio_through_all() {
   words="$machine -serial file:$serial $*"

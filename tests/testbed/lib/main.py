@@ -15,6 +15,8 @@ import scenario as scenarios
 
 TESTBED = pathlib.Path(__file__).resolve().parent.parent
 CHECKOUT = TESTBED.parent.parent
+# What goes in front of each scenario, of host/; a file may use those before it.
+HELPERS = ("helpers.sh", "linux_guest.sh", "edu_guest.sh", "peers.sh")
 # Folders of earlier runs that are kept.
 KEPT_RUNS = 40
 
@@ -71,7 +73,7 @@ def write_initramfs(path, scenario, debian, arguments):
         archive.file("init", (TESTBED / "host/init").read_bytes())
         complaints = (TESTBED / "guest/complaints.awk").read_bytes()
         archive.file("testbed/complaints.awk", complaints, 0o644)
-        helpers = "\n".join((TESTBED / "host" / name).read_text() for name in ("helpers.sh", "linux_guest.sh"))
+        helpers = "\n".join((TESTBED / "host" / name).read_text() for name in HELPERS)
         quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in arguments)
         text = f"{helpers}\nset -- {quoted}\n" + (CHECKOUT / scenario.path).read_text()
         archive.file("testbed/scenario", text.encode(), 0o644)

@@ -7,45 +7,17 @@
 with_msi=${1:-20} with_intx=${2:-5}
 machine=$(echo "$machine" | sed 's/512M/128M/g')
 
-# abi BYTE WORDS: 8-byte words of what the guest shows in its RAM (tests/guest/guest_abi.h).
-abi() { dd if=/dev/shm/ram bs=8 skip=$(((0x200000 + $1) / 8)) count="$2" 2>/dev/null | od -An -v -t u8; }
-# counts: into $asked, $verified (copies), $dmas, $interrupts.
-counts() {
-  # shellcheck disable=SC2046
-  set -- $(abi 416 4)
-  asked=$1 verified=$2 dmas=$3 interrupts=$4
-}
-
-verified_more_than() {
-  counts
-  ! grep ' FAIL ' $serial || fail "$copying: see above"
-  [ "$verified" -gt "$1" ]
-}
-# copies_on WHAT: one copy after the one that is under way is right, too, and nothing is wrong.
-copies_on() {
-  copying=$1
-  counts
-  await "$1: of $asked copies $verified are verified, of $dmas DMAs $interrupts have interrupted" verified_more_than $((verified + 1))
-}
-
 # while_stopped MODE: the DMA that is under way ends while the guest does not run, its interrupt waits.
 while_stopped() {
   hmp_says stop
   hmp_says "info status" "VM status: paused"
-  counts
-  count="$asked copies, $verified verified, $dmas DMAs, $interrupts interrupts"
-  if [ $((asked - verified)) -gt 1 ] || [ $((dmas - interrupts)) -gt 1 ] || [ $((2 * verified)) -gt "$interrupts" ] ||
-    [ "$interrupts" -gt "$dmas" ] || [ "$dmas" -gt $((2 * asked)) ]; then
-    fail "$1, stopped: $count"
-  fi
-  say "$1, stopped: $count"
+  check_counts "$1, stopped"
   $1 paused
   hmp_until cont ""  # refused until the handover is over, a moment after it shows that status
   copies_on "$1, stopped"
 }
 
-edu=$(grep -l '^0x11e8$' /sys/bus/pci/devices/*/device | grep -o '[0-9a-f:]*\.[0-7]')
-give_to_vfio "$edu"
+take_edu
 
 # by_vfio INTERRUPT ROUNDS WORD...: boots a guest with these words for the device, and ends it after so many transfers and
 # execs. INTERRUPT: msi, or the pin of its INTx.

@@ -4,8 +4,7 @@
 #: edu
 #: seconds 900
 
-edu=$(grep -l '^0x11e8$' /sys/bus/pci/devices/*/device | grep -o '[0-9a-f:]*\.[0-7]')
-give_to_vfio "$edu"
+take_edu
 export CPR_RIG_GUEST_WORDS="edu=msi"
 # Where a guest goes on, that is.
 cases='*transfer_new_at*:*transfer_old_at_commit:*transfer_old_at_resume:*exec_new_at*:*exec_old_at_commit'
