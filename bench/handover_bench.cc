@@ -1,7 +1,9 @@
 // Whole handovers of the self-checking guest between cpr-vmm processes, as a user's script would make them. The time of
 // an iteration is the guest's pause, seen from outside in its RAM. Ends with a table of percentiles beside the targets.
 //
-//   handover_bench [--handovers=N] [Google Benchmark's flags]
+//   handover_bench [--handovers=N] [--each] [Google Benchmark's flags]
+//
+// --each: a line for each handover, `each transfer 1.234 check 0.05 ...`: its pause and its phases in ms.
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -62,6 +64,17 @@ void Fail(benchmark::State& state, const absl::Status& why) {
   state.SkipWithError(why.ToString().c_str());
 }
 
+bool print_each = false;
+
+void PrintEach(const std::string& name, const Handover& handover) {
+  std::printf("each %s %.3f", name.c_str(), static_cast<double>(handover.guest_pause_ns) / 1e6);
+  for (int i = 0; i < kPhaseCount; ++i) {
+    std::printf(" %s %.3f", std::string(PhaseName(static_cast<Phase>(i))).c_str(),
+                static_cast<double>(handover.phases_ns[i]) / 1e6);
+  }
+  std::printf("\n");
+}
+
 void SetCounters(benchmark::State& state, const Samples& samples) {
   state.counters["p50_ms"] = Percentile(samples, 0.5);
   state.counters["p99_ms"] = Percentile(samples, 0.99);
@@ -82,6 +95,7 @@ void RunHandovers(benchmark::State& state, const std::string& name, const std::s
     if (!handover->verdict.ok()) return Fail(state, handover->verdict);
     state.SetIterationTime(static_cast<double>(handover->guest_pause_ns) / 1e9);
     series.Add(*handover);
+    if (print_each) PrintEach(name, *handover);
     if (!round.empty()) AllSeries()[name + round].Add(*handover);
   }
   SetCounters(state, series.pause_ns);
@@ -211,13 +225,17 @@ void PrintTable() {
   for (const char* name : {"transfer", "exec", "reboot"}) PrintPhases(name, all[name]);
 }
 
-// Takes --handovers=N out of argv.
-int TakeHandovers(int* argc, char** argv) {
+// Takes --handovers=N, which it returns, and --each out of argv.
+int TakeOptions(int* argc, char** argv) {
   int handovers = 0;
   int kept = 1;
   for (int i = 1; i < *argc; ++i) {
     absl::string_view word = argv[i];
     if (absl::ConsumePrefix(&word, "--handovers=") && absl::SimpleAtoi(word, &handovers)) continue;
+    if (word == "--each") {
+      print_each = true;
+      continue;
+    }
     argv[kept++] = argv[i];
   }
   *argc = kept;
@@ -232,7 +250,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "handover_bench: KVM unusable: %s\n", usable.ToString().c_str());
     return std::getenv("CPR_REQUIRE_KVM") != nullptr ? 1 : 0;
   }
-  cpr::RegisterAll(cpr::TakeHandovers(&argc, argv));
+  cpr::RegisterAll(cpr::TakeOptions(&argc, argv));
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();
