@@ -34,6 +34,13 @@ def find_all():
     return found
 
 
+def choose(known, options):
+    """The scenarios that the command line asks for."""
+    if options.all:
+        return [scenario for scenario in known.values() if not scenario.by_name]
+    return [known[name] for name in options.names]
+
+
 def parse_options(argv):
     """The command line; everything behind -- goes to the scenario."""
     argv, rest = (argv[:argv.index("--")], argv[argv.index("--") + 1:]) if "--" in argv else (argv, [])
@@ -141,14 +148,14 @@ def main(argv):
         return 2
     if options.list:
         for scenario in known.values():
-            print(f"{scenario.name:<12} {scenario.shows}")
+            print(f"{scenario.name:<14} {scenario.shows}{' (not among --all)' if scenario.by_name else ''}")
         return 0
     unknown = [name for name in options.names if name not in known]
     if unknown or not (options.names or options.all or options.prepare):
         asked = f"no scenario {unknown[0]}." if unknown else "which scenario?"
         say(f"testbed: {asked} There are: {' '.join(known)}")
         return 2
-    chosen = list(known.values()) if options.all else [known[name] for name in options.names]
+    chosen = choose(known, options)
     parts = prepare()
     if not parts:
         for scenario in chosen:

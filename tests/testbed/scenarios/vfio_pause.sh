@@ -3,6 +3,7 @@
 #: files bench/handover_bench vmm/cpr-vmm tests/guest/payload.elf
 #: edu
 #: seconds 900
+#: by_name
 
 # Something else that runs on the machine outside lengthens whatever pause it meets. Where a ratio is above the limit
 # after the least rounds, more are made, and the medians of all count.

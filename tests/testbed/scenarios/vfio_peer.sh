@@ -5,6 +5,7 @@
 #: edu
 #: nvme 64M
 #: seconds 900
+#: by_name
 
 edu_rounds=${1:-5} disk_rounds=${2:-3}
 take_edu
