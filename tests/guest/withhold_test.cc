@@ -58,19 +58,21 @@ void GoesRight(GuestVm* guest, uint64_t what) {
 }
 
 // Some KVMs that interpret guest kernels end an interrupt as they deliver it. To their guests a level-triggered line
-// that is asserted interrupts for ever, so there is nothing to withhold.
-bool InterruptsStayInService() {
-  static const absl::StatusOr<bool> stay = []() -> absl::StatusOr<bool> {
-    FakeMsixCard card(/*has_msix=*/true);
-    CPR_ASSIGN_OR_RETURN(const auto guest, Boot(&card, "withhold=msix"));
-    CPR_RETURN_IF_ERROR(Ask(guest.get(), CPR_GUEST_WITHHOLD_NOT_ENDED));
-    guest->Pause();
-    CPR_ASSIGN_OR_RETURN(const kvm_lapic_state lapic, guest->vcpu(0).Lapic());
-    return (lapic.regs[0x100 + kVector / 32 * 16 + kVector % 32 / 8] >> kVector % 8 & 1) != 0;
-  }();
-  EXPECT_THAT(stay.status(), IsOk());
-  if (!stay.value_or(true)) ::testing::Test::RecordProperty("not_applicable", "interrupts do not stay in service");
-  return stay.value_or(true);
+// that is asserted interrupts for ever, so there is nothing to withhold: the tests of lines fail there, and Bazel,
+// which may meet such a KVM, leaves them to the testbed's scenario kvm.
+absl::StatusOr<bool> InterruptsStayInService() {
+  FakeMsixCard card(/*has_msix=*/true);
+  CPR_ASSIGN_OR_RETURN(const auto guest, Boot(&card, "withhold=msix"));
+  CPR_RETURN_IF_ERROR(Ask(guest.get(), CPR_GUEST_WITHHOLD_NOT_ENDED));
+  guest->Pause();
+  CPR_ASSIGN_OR_RETURN(const kvm_lapic_state lapic, guest->vcpu(0).Lapic());
+  return (lapic.regs[0x100 + kVector / 32 * 16 + kVector % 32 / 8] >> kVector % 8 & 1) != 0;
+}
+
+void RequireLines() {
+  static const absl::StatusOr<bool> stay = InterruptsStayInService();
+  ASSERT_THAT(stay.status(), IsOk());
+  ASSERT_TRUE(*stay) << "this KVM ends interrupts as it delivers them";
 }
 
 struct LineCase {
@@ -106,7 +108,7 @@ class DetectLine : public ::testing::TestWithParam<LineCase> {};
 
 TEST_P(DetectLine, SaysWhatIsWrong) {
   CPR_SKIP_WITHOUT_KVM();
-  if (!InterruptsStayInService()) return;  // not a skip, as in detect_test
+  ASSERT_NO_FATAL_FAILURE(RequireLines());
   FakeEdu edu(kPin, /*has_msi=*/true);
   CPR_ASSERT_OK_AND_ASSIGN(const auto guest, Boot(&edu, absl::StrCat("withhold=", kPin)));
   ASSERT_THAT(Ask(guest.get(), GetParam().what), IsOk());
@@ -122,7 +124,7 @@ INSTANTIATE_TEST_SUITE_P(All, DetectLine, ::testing::ValuesIn(kLineCases),
 
 TEST(WithheldLine, NothingIsWrongOverHandovers) {
   CPR_SKIP_WITHOUT_KVM();
-  if (!InterruptsStayInService()) return;  // not a skip, as in detect_test
+  ASSERT_NO_FATAL_FAILURE(RequireLines());
   FakeEdu edu(kPin, /*has_msi=*/true);
   CPR_ASSERT_OK_AND_ASSIGN(const auto guest, Boot(&edu, absl::StrCat("withhold=", kPin)));
   for (const uint64_t what :
