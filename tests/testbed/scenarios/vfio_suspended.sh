@@ -59,8 +59,9 @@ if [ "$stage" = 1 ]; then
   words=$(echo "$words" | sed 's|/tmp/qga.sock|/tmp/qga.new.sock|')
   start -incoming defer
   not_taken "VFIO_DEVICE_BIND_IOMMUFD: Invalid argument (does it belong to another VM, perhaps one in postmigrate?)"
-  kill "$old"
-  wait "$old" || true
+  printf '{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n' >/tmp/quit
+  debian socat -t 5 - "UNIX-CONNECT:/tmp/qmp.$((vmm_number - 1))" </tmp/quit
+  wait "$old" || fail "the old VMM ends with status $?"
   take_asleep /mnt/vm.state
   wake "iommufd, another VMM"
   quit_vmm
