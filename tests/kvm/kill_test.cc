@@ -97,7 +97,7 @@ class KillBase : public ::testing::Test {
   // The guest; its first VMM with `prefix`.
   void StartGuest(const std::vector<std::string>& prefix) {
     CPR_ASSERT_OK_AND_ASSIGN(const std::string faulty, FindBuilt("tests/driver/cpr-vmm-faulty"));
-    CPR_ASSERT_OK_AND_ASSIGN(rig_, GuestRig::Start({.vmm = faulty, .vcpus = 2, .prefix = prefix}));
+    CPR_ASSERT_OK_AND_ASSIGN(rig_, GuestRig::Start({.vmm = faulty, .vcpus = 2, .ram_mib = 64, .prefix = prefix}));
   }
   Vmm& vmm() { return rig_->vmm(); }
 
