@@ -147,6 +147,15 @@ std::optional<PciHost::Place> PciHost::Map(unsigned slot, unsigned bar, uint64_t
 
 void PciHost::FollowBars(unsigned slot) {
   MutexLock lock(&mutex_);
+  if (!FollowSlot(slot)) return;
+  // A BAR that found its place taken may have it now: two may change places.
+  for (unsigned other = 0; other < kPciSlots; ++other) {
+    if (functions_[other] != nullptr) FollowSlot(other);
+  }
+}
+
+bool PciHost::FollowSlot(unsigned slot) {
+  bool made_room = false;
   PciFunction* function = functions_[slot];
   for (unsigned bar = 0; bar < kPciBars; ++bar) {
     std::optional<Place>& mapped = mapped_[slot][bar];
@@ -156,11 +165,13 @@ void PciHost::FollowBars(unsigned slot) {
     if (mapped.has_value()) {
       mapped->bus->Remove(mapped->address).IgnoreError();  // it is there
       mapped.reset();
+      made_room = true;
     }
     if (wanted.has_value()) mapped = Map(slot, bar, *wanted);
     const std::optional<uint64_t> now = mapped.has_value() ? wanted : std::nullopt;
     if (now != before) function->BarMoved(bar, now);
   }
+  return made_room;
 }
 
 absl::Status PciHost::DetachInterrupts() {

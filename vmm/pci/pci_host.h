@@ -89,6 +89,8 @@ class PciHost {
   PciWindows::Range& WindowFor(const PciFunction::Bar& bar);
   // Makes the buses say what the BARs do.
   void FollowBars(unsigned slot);
+  // Of one slot. true: a place is free that was taken.
+  bool FollowSlot(unsigned slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Where the BAR answers then; nullopt: nowhere.
   std::optional<Place> Map(unsigned slot, unsigned bar, uint64_t address);
 

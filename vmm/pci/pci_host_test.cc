@@ -1,5 +1,6 @@
 #include "vmm/pci/pci_host.h"
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 
@@ -140,6 +141,22 @@ TEST_F(PciHostTest, RestoredBarsMoveOnlyIfTheyMust) {
   moved.config[kPciBar0 + 3] = 0xc9;
   ASSERT_THAT(host_->RestoreFunction(3, moved), IsOk());
   EXPECT_THAT(toy_.moves, ElementsAre(Pair(0, 0xc9000000)));
+}
+
+TEST_F(PciHostTest, RestoredBarsMayHaveChangedPlaces) {
+  ToyFunction other(&router_);
+  ASSERT_THAT(host_->Add(4, &other), IsOk());
+  PciFunctionState first = toy_.Save(), second = other.Save();
+  const uint64_t places[] = {Read(3, kPciBar0) & ~15u, Read(4, kPciBar0) & ~15u};
+  std::swap_ranges(first.config.begin() + kPciBar0, first.config.begin() + kPciBar0 + 8,
+                   second.config.begin() + kPciBar0);
+  ASSERT_THAT(host_->RestoreFunction(3, first), IsOk());
+  ASSERT_THAT(host_->RestoreFunction(4, second), IsOk());
+  mmio_.Write(places[1] + 0x10, 4, 42);
+  mmio_.Write(places[0] + 0x10, 4, 43);
+  EXPECT_EQ((toy_.values[{0u, 0x10u}]), 42u) << "it answers nowhere";
+  EXPECT_EQ((other.values[{0u, 0x10u}]), 43u);
+  host_.reset();  // before the functions
 }
 
 TEST_F(PciHostTest, SlotsAndWindowsEnd) {
