@@ -1,5 +1,7 @@
 #include "libcpr/modes/incoming.h"
 
+#include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -121,14 +123,30 @@ absl::Status Incoming::TakeAndRun() {
   vm_->Run();
   clock_.End();
   // The monotonic clock begins anew when the host boots: over a reboot only the wall clock tells.
-  pause_ns_ = mode_ == Mode::kReboot ? RealtimeNs() - handover_.paused_at_realtime_ns()
-                                     : MonotonicNs() - handover_.paused_at_monotonic_ns();
-  for (int i = 0; i < handover_.phase_ns_size() && i < kPhaseCount; ++i) {
-    const Phase phase = static_cast<Phase>(i);
-    if (handover_.phase_ns(i) > clock_.times_ns()[static_cast<size_t>(i)])
-      clock_.set_time_ns(phase, handover_.phase_ns(i));
-  }
+  const bool reboot = mode_ == Mode::kReboot;
+  const int64_t now_ns = reboot ? RealtimeNs() : MonotonicNs();
+  const int64_t paused_at_ns = reboot ? handover_.paused_at_realtime_ns() : handover_.paused_at_monotonic_ns();
+  pause_ns_ = now_ns - std::clamp<int64_t>(paused_at_ns, 0, now_ns);
+  SumUpPhases();
   return absl::OkStatus();
+}
+
+// Up to save they are the old side's, which has waited for this one's. The commit is the rest of the pause: what
+// becomes of the state until the guest is taken, in cpr-exec and cpr-reboot with the building of the new machine.
+void Incoming::SumUpPhases() {
+  // So that no sum of what a peer says overflows.
+  constexpr int64_t kMostNs = std::numeric_limits<int64_t>::max() / kPhaseCount;
+  int64_t told_ns[kPhaseCount] = {};
+  for (int i = 0; i < std::min(handover_.phase_ns_size(), kPhaseCount); ++i) {
+    told_ns[i] = std::clamp<int64_t>(handover_.phase_ns(i), 0, kMostNs);
+  }
+  for (const Phase phase : {Phase::kCheck, Phase::kPrepare, Phase::kStop, Phase::kSave}) {
+    clock_.set_time_ns(phase, told_ns[static_cast<size_t>(phase)]);
+  }
+  const std::array<int64_t, kPhaseCount>& times_ns = clock_.times_ns();
+  const auto time_ns = [&](Phase phase) { return times_ns[static_cast<size_t>(phase)]; };
+  const int64_t rest_ns = pause_ns_ - time_ns(Phase::kStop) - time_ns(Phase::kSave) - time_ns(Phase::kResume);
+  clock_.set_time_ns(Phase::kCommit, std::max<int64_t>(rest_ns, 0));
 }
 
 }  // namespace cpr

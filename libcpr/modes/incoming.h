@@ -34,6 +34,7 @@ class Incoming {
 
   Mode mode() const { return mode_; }
   Phase phase() const { return clock_.phase(); }
+  // Once the guest runs: stop, save, commit and resume are pause_ns(), whichever side spent them.
   const std::array<int64_t, kPhaseCount>& phase_times_ns() const { return clock_.times_ns(); }
   // How long the guest stood still, from the old side's Pause to Run. 0 before that.
   int64_t pause_ns() const { return pause_ns_; }
@@ -71,6 +72,7 @@ class Incoming {
   absl::Status LoadEarly(const ContainerReader& reader, std::vector<Section> also);
   absl::Status AddLateSections();
   absl::Status CopyRam(int ram_fd);
+  void SumUpPhases();
 
   Inventory arrived_;
   v1::RamState ram_;

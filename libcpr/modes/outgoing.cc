@@ -70,7 +70,7 @@ absl::Status Outgoing::SaveHandover(std::string* payload) const {
   state.set_mode(ModeToProto(mode_));
   state.set_paused_at_monotonic_ns(paused_at_ns_);
   state.set_paused_at_realtime_ns(RealtimeNs() - (MonotonicNs() - paused_at_ns_));
-  for (const int64_t ns : clock_.times_ns()) state.add_phase_ns(ns);
+  for (const int64_t ns : clock_.times_so_far_ns()) state.add_phase_ns(ns);
   state.AppendToString(payload);
   return absl::OkStatus();
 }

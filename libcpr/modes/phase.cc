@@ -42,8 +42,14 @@ void PhaseClock::Begin(Phase phase) {
 }
 
 void PhaseClock::End() {
-  if (began_ns_ != 0) times_ns_[static_cast<size_t>(phase_)] += MonotonicNs() - began_ns_;
+  times_ns_ = times_so_far_ns();
   began_ns_ = 0;
+}
+
+std::array<int64_t, kPhaseCount> PhaseClock::times_so_far_ns() const {
+  std::array<int64_t, kPhaseCount> times_ns = times_ns_;
+  if (began_ns_ != 0) times_ns[static_cast<size_t>(phase_)] += MonotonicNs() - began_ns_;
+  return times_ns;
 }
 
 }  // namespace cpr

@@ -31,6 +31,8 @@ class PhaseClock {
   Phase phase() const { return phase_; }
   // What each phase took so far, by the number of the phase; 0 for those not entered.
   const std::array<int64_t, kPhaseCount>& times_ns() const { return times_ns_; }
+  // The same, with the phase that runs as far as it has come.
+  std::array<int64_t, kPhaseCount> times_so_far_ns() const;
   void set_time_ns(Phase phase, int64_t ns) { times_ns_[static_cast<size_t>(phase)] = ns; }
 
  private:

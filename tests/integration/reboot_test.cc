@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -37,7 +38,8 @@ class RebootTest : public ::testing::Test {
   absl::Status Resume(ToyVm& vm, bool ignore_shared, uint64_t offset_bytes = 0) {
     auto incoming = CreateRebootIncoming({state_, offset_bytes, ignore_shared, nullptr}, &vm);
     if (!incoming.ok()) return incoming.status();
-    return (*incoming)->Run();
+    incoming_ = *std::move(incoming);
+    return incoming_->Run();
   }
 
   size_t FilesInFolder() const {
@@ -58,6 +60,7 @@ class RebootTest : public ::testing::Test {
   const std::string ram_ = folder_.File("ram");
   std::string state_ = folder_.File("vm.state");
   std::unique_ptr<Outgoing> outgoing_;
+  std::unique_ptr<Incoming> incoming_;
 };
 
 TEST_F(RebootTest, GuestComesBackWithItsRamInPlace) {
@@ -73,6 +76,23 @@ TEST_F(RebootTest, GuestComesBackWithItsRamInPlace) {
   EXPECT_TRUE(fresh.running);
   EXPECT_EQ(fresh.value, 7u);
   EXPECT_TRUE(fresh.RamIntact());
+}
+
+TEST_F(RebootTest, PhasesOfTheNewSideAddUpToThePause) {
+  ToyVm old, fresh;
+  ASSERT_THAT(old.Start("two vCPUs", 7, ram_), IsOk());
+  ASSERT_THAT(Save(old, true), IsOk());
+  const int64_t saved_ns = MonotonicNs();
+  while (MonotonicNs() - saved_ns < 5'000'000) {  // nobody has the guest
+  }
+  const int64_t resume_began_ns = MonotonicNs();
+  ASSERT_THAT(Resume(fresh, true), IsOk());
+  const std::array<int64_t, kPhaseCount>& times_ns = incoming_->phase_times_ns();
+  const auto time_ns = [&](Phase phase) { return times_ns[static_cast<size_t>(phase)]; };
+  EXPECT_EQ(time_ns(Phase::kStop) + time_ns(Phase::kSave) + time_ns(Phase::kCommit) + time_ns(Phase::kResume),
+            incoming_->pause_ns());
+  EXPECT_GT(time_ns(Phase::kSave), 0);
+  EXPECT_GE(time_ns(Phase::kCommit), resume_began_ns - saved_ns) << "the time between the two sides is lost";
 }
 
 TEST_F(RebootTest, PrivateRamIsCopied) {
