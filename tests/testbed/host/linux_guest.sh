@@ -199,8 +199,8 @@ add_disk_and_network() {
 }
 
 work_lines() { grep -c '^work ' $serial || true; }
-# Of the last line that is whole.
-work_done() { sed -n 's/^work .* disk \([0-9]*\) stream \([0-9]*\)[^0-9]/\1 \2/p' $serial | tail -n 1; }
+# Of the last line that is whole. The kernel may have written behind it, before its end.
+work_done() { sed -n 's/^work .* disk \([0-9]*\) stream \([0-9]*\)[^0-9].*/\1 \2/p' $serial | tail -n 1; }
 # moved_on DISK STREAM: what was under way then has got further.
 moved_on() {
   # shellcheck disable=SC2046
