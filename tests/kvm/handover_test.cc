@@ -20,11 +20,13 @@
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
 #include "libcpr/base/io.h"
+#include "libcpr/base/unique_fd.h"
 #include "libcpr/preserve/socket.h"
 #include "libcpr/preserve/stream_socket.h"
 #include "libcpr/testing/kvm_gate.h"
 #include "libcpr/testing/matchers.h"
 #include "libcpr/testing/temp_folder.h"
+#include "tests/driver/fault.h"
 #include "tests/driver/guest_rig.h"
 #include "tests/driver/json_member.h"
 #include "tests/driver/programs.h"
@@ -243,6 +245,32 @@ TEST(RunState, PausedGuestStaysPaused) {
     EXPECT_THAT(rig->view().AwaitBeats(kTimeout), IsOk());
     EXPECT_THAT(rig->view().Verify(kTimeout), IsOk());
   }
+}
+
+// In the new VMM it runs for some time before that is told to anybody.
+TEST(RunState, GuestThatResetsItselfAsItArrivesStartsAnew) {
+  CPR_SKIP_WITHOUT_KVM();
+  CPR_ASSERT_OK_AND_ASSIGN(const std::string faulty, FindBuilt("tests/driver/cpr-vmm-faulty"));
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestRig> rig, GuestRig::Start({.vmm = faulty}));
+  const std::string cpr_path = rig->NextName("cpr");
+  const std::string main_uri = absl::StrCat("unix:", rig->NextName("main"));
+  CPR_ASSERT_OK_AND_ASSIGN(
+      Vmm next, rig->StartAnother(GuestRig::TransferWords(main_uri, cpr_path), FaultPrefix(Phase::kResume, "stop")));
+  ASSERT_THAT(next.qmp().AwaitStatus("inmigrate"), IsOk());
+  ASSERT_THAT(rig->vmm().SetMode(Mode::kTransfer), IsOk());
+  ASSERT_THAT(rig->vmm().MigrateChannels(main_uri, cpr_path), IsOk());
+  ASSERT_THAT(AwaitStopped(next.process().pid(), kTimeout), IsOk());
+  // Wherever it stands in its code, it comes to the end of this: mov dx, 0xcf9; mov al, 6; out dx, al.
+  constexpr off_t kCode = 0x100000;  // tests/guest/guest.lds
+  const std::string reset = std::string(0x8000 - 7, '\x90') + "\x66\xba\xf9\x0c\xb0\x06\xee";
+  const UniqueFd ram(::open(rig->ram_path().c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::pwrite(ram.get(), reset.data(), reset.size(), kCode), static_cast<ssize_t>(reset.size()));
+  rig->view().abi().state = CPR_GUEST_BOOTING;
+  next.process().Signal(SIGCONT);
+  EXPECT_THAT(next.qmp().AwaitStatus("running", kTimeout), IsOk()) << next.Log();
+  rig->Replace(std::move(next));
+  EXPECT_THAT(rig->view().AwaitRunning(kTimeout), IsOk());
+  EXPECT_THAT(rig->view().Verify(kTimeout), IsOk());
 }
 
 TEST(SerialPort, FileIsContinued) {

@@ -145,7 +145,8 @@ int App::Run() {
 
 void App::OnArrived() {
   events_->LetGuestArrive();
-  SetRunState(arriving_->run_state());
+  // Unless the guest has had an event since it runs here, which is some time before this is said.
+  if (run_state_ == RunState::kInmigrate) SetRunState(arriving_->run_state());
 }
 
 void App::OnIncomingFailed(const absl::Status& why) {
@@ -184,6 +185,7 @@ void App::BroadcastShutdown(bool by_guest, const std::string& reason) {
 }
 
 void App::OnGuestEvent(GuestEvent event, const std::string& text) {
+  if (run_state_ == RunState::kInmigrate) SetRunState(arriving_->run_state());
   switch (event) {
     case GuestEvent::kReset:
       if (!setup_.options.no_reboot) {
