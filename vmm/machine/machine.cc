@@ -78,7 +78,8 @@ absl::Status Machine::CreatePlatform(FdTable* fds, std::optional<VfioDeviceSet::
                         .vfio_arrived = std::move(vfio),
                         .reset = [this] { RequestEvent(GuestEvent::kReset, "the guest reset itself"); },
                         .suspend = [this] { RequestEvent(GuestEvent::kSuspend, "the guest suspended itself"); },
-                        .power_off = [this] { RequestEvent(GuestEvent::kShutdown, "the guest powered itself off"); }}));
+                        .power_off = [this] { RequestEvent(GuestEvent::kShutdown, "the guest powered itself off"); },
+                        .device_failed = [this](const std::string& text) { StopFor(text); }}));
   return absl::OkStatus();
 }
 
@@ -120,6 +121,12 @@ void Machine::DeliverEvent(GuestEvent event, const std::string& text) {
   Pause();
   event_pending_ = false;
   if (on_event_) on_event_(event, text);
+}
+
+// At once, and whatever the guest has just asked for: that is not what is told of then.
+void Machine::StopFor(const std::string& text) {
+  Pause();
+  if (on_event_) on_event_(GuestEvent::kInternalError, text);
 }
 
 void Machine::ReadPort(uint16_t port, absl::Span<uint8_t> data) {

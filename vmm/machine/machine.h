@@ -98,6 +98,7 @@ class Machine final : private VcpuExits {
   absl::StatusOr<uint32_t> WakingVector() const;
   void RequestEvent(GuestEvent event, const std::string& text);
   void DeliverEvent(GuestEvent event, const std::string& text);
+  void StopFor(const std::string& text);
 
   // VcpuExits.
   void ReadPort(uint16_t port, absl::Span<uint8_t> data) override;

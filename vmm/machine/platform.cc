@@ -150,6 +150,8 @@ absl::Status Platform::AddVfioDevices() {
                                            .host = pci_.get(),
                                            .router = &interrupt_routes_,
                                            .intx_router = &intx_lines_,
+                                           .loop = parameters_.loop,
+                                           .failed = parameters_.device_failed,
                                            .warn = Warn},
                                           parameters_.vfio_devices,
                                           parameters_.vfio_arrived.has_value() ? &*parameters_.vfio_arrived : nullptr));

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -54,6 +55,8 @@ class Platform {
     std::function<void()> reset;
     std::function<void()> suspend;    // ACPI S3
     std::function<void()> power_off;  // ACPI S5
+    // A device of the host has failed, and the guest runs: it cannot go on. On the event loop's thread.
+    std::function<void(const std::string& text)> device_failed;
   };
   static absl::StatusOr<std::unique_ptr<Platform>> Create(Parameters parameters);
   // Takes the chardev's callbacks away. On the event loop's thread.

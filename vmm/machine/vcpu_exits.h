@@ -15,7 +15,7 @@ enum class GuestEvent {
   kShutdown,       // it asked to be powered off
   kSuspend,        // it suspended itself to RAM
   kPanic,          // it reported a crash
-  kInternalError,  // KVM cannot run it: the text says what KVM said
+  kInternalError,  // KVM cannot run it, or a device of the host has failed: the text says what was said
 };
 
 // Where a vCPU's exits go. Called on vCPU threads, several at a time.

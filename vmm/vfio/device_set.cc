@@ -8,6 +8,7 @@
 #include "libcpr/base/status_util.h"
 #include "vmm/vfio/host_device.h"
 #include "vmm/vfio/identity.h"
+#include "vmm/vfio/notices.h"
 
 namespace cpr {
 namespace {
@@ -16,7 +17,8 @@ constexpr char kDeviceFd[] = "vfio-device";
 // Behind RAM's.
 constexpr uint32_t kFirstMemslot = 64;
 
-// By the device's index.
+// By the device's index. The second are VfioNotices'.
+constexpr const char* kNoticeFds[VfioNotices::kKinds] = {"vfio-err", "vfio-req"};
 std::string InterruptFdName(unsigned number) { return absl::StrCat("vfio-interrupt", number); }
 
 std::string NameOf(const VfioDeviceConfig& config) { return absl::StrCat("vfio ", config.host); }
@@ -27,12 +29,36 @@ std::vector<VfioState::Mapping> MappingsOf(const GuestMemory& memory) {
   return mappings;
 }
 
-absl::StatusOr<std::vector<UniqueFd>> TakeEventfds(FdTable& fds, uint32_t instance, unsigned count) {
-  std::vector<UniqueFd> eventfds;
-  for (unsigned i = 0; i < count; ++i) {
-    CPR_ASSIGN_OR_RETURN(eventfds.emplace_back(), fds.Take(InterruptFdName(i), instance, FdKind::kEventfd));
+absl::StatusOr<VfioPci::Arrived> TakeEventfds(FdTable& fds, uint32_t instance, unsigned interrupts) {
+  VfioPci::Arrived arrived;
+  for (unsigned i = 0; i < interrupts; ++i) {
+    CPR_ASSIGN_OR_RETURN(arrived.interrupts.emplace_back(), fds.Take(InterruptFdName(i), instance, FdKind::kEventfd));
   }
-  return eventfds;
+  for (size_t kind = 0; kind < VfioNotices::kKinds; ++kind) {
+    if (!fds.Has(kNoticeFds[kind], instance)) continue;
+    CPR_ASSIGN_OR_RETURN(arrived.notices[kind], fds.Take(kNoticeFds[kind], instance, FdKind::kEventfd));
+  }
+  return arrived;
+}
+
+absl::Status AddEventfds(VfioPci& function, uint32_t instance, FdTable& fds) {
+  CPR_ASSIGN_OR_RETURN(const std::vector<int> interrupts, function.Eventfds());
+  for (unsigned number = 0; number < interrupts.size(); ++number) {
+    CPR_RETURN_IF_ERROR(fds.AddDup(InterruptFdName(number), instance, FdKind::kEventfd, interrupts[number]));
+  }
+  for (size_t kind = 0; kind < VfioNotices::kKinds; ++kind) {
+    const int eventfd = function.notices().fds()[kind];
+    if (eventfd >= 0) CPR_RETURN_IF_ERROR(fds.AddDup(kNoticeFds[kind], instance, FdKind::kEventfd, eventfd));
+  }
+  return absl::OkStatus();
+}
+
+// `say` (may be empty) with the device's name before the text.
+std::function<void(const std::string&)> Named(const VfioDeviceConfig& config,
+                                              std::function<void(const std::string&)> say) {
+  return [say = std::move(say), name = NameOf(config)](const std::string& text) {
+    if (say) say(absl::StrCat(name, ": ", text));
+  };
 }
 
 VfioPci::Wiring WiringOf(const VfioDeviceSet::Surroundings& surroundings, const VfioDeviceConfig& config,
@@ -49,10 +75,9 @@ VfioPci::Wiring WiringOf(const VfioDeviceSet::Surroundings& surroundings, const 
                                                 .userspace_addr = reinterpret_cast<uintptr_t>(memory.data())});
               },
           .first_memslot = kFirstMemslot + static_cast<uint32_t>(index) * VfioPci::kMaxMemslots,
-          .warn =
-              [warn = surroundings.warn, name = NameOf(config)](const std::string& text) {
-                if (warn) warn(absl::StrCat(name, ": ", text));
-              }};
+          .loop = surroundings.loop,
+          .failed = Named(config, surroundings.failed),
+          .warn = Named(config, surroundings.warn)};
 }
 
 }  // namespace
@@ -125,7 +150,7 @@ absl::Status VfioDeviceSet::Add(const Surroundings& surroundings, const VfioDevi
   const size_t index = devices_.size();
   const bool came = arrived != nullptr && arrived->state.devices_come;
   CPR_ASSIGN_OR_RETURN(vfio::Device device, OpenDevice(surroundings, config, came ? arrived : nullptr));
-  std::vector<UniqueFd> eventfds;
+  VfioPci::Arrived eventfds;
   if (came) {
     CPR_ASSIGN_OR_RETURN(eventfds,
                          TakeEventfds(*arrived->fds, static_cast<uint32_t>(index), state_.devices[index].interrupts));
@@ -189,10 +214,7 @@ absl::Status VfioDeviceSet::AddFds(FdTable& fds) const {
   for (uint32_t i = 0; i < devices_.size(); ++i) {
     VfioPci& function = *devices_[i]->function;
     CPR_RETURN_IF_ERROR(fds.AddDup(kDeviceFd, i, FdKind::kVfioDevice, function.device().fd()));
-    CPR_ASSIGN_OR_RETURN(const std::vector<int> eventfds, function.Eventfds());
-    for (unsigned number = 0; number < eventfds.size(); ++number) {
-      CPR_RETURN_IF_ERROR(fds.AddDup(InterruptFdName(number), i, FdKind::kEventfd, eventfds[number]));
-    }
+    CPR_RETURN_IF_ERROR(AddEventfds(function, i, fds));
   }
   return absl::OkStatus();
 }

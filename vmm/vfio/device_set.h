@@ -14,6 +14,7 @@
 #include "libcpr/kvm/vfio_files.h"
 #include "libcpr/kvm/vm.h"
 #include "libcpr/preserve/fd_table.h"
+#include "vmm/event_loop/event_loop.h"
 #include "vmm/machine/guest_memory.h"
 #include "vmm/pci/pci_host.h"
 #include "vmm/vfio/config.h"
@@ -37,6 +38,9 @@ class VfioDeviceSet {
     PciHost* host = nullptr;
     MsiRouter* router = nullptr;
     IntxRouter* intx_router = nullptr;
+    EventLoop* loop = nullptr;
+    // A device has failed, and the guest runs: it cannot go on. On the event loop's thread.
+    std::function<void(const std::string& text)> failed;
     std::function<void(const std::string& text)> warn;  // on any thread
   };
   // What has come with the guest.

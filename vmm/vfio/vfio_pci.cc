@@ -61,8 +61,7 @@ VfioPci::VfioPci(vfio::Device device, VfioConfigSpace config, Wiring wiring)
       shown_(std::move(config)),
       wiring_(std::move(wiring)) {}
 
-absl::StatusOr<std::unique_ptr<VfioPci>> VfioPci::Create(vfio::Device device, Wiring wiring,
-                                                         std::vector<UniqueFd>* arrived) {
+absl::StatusOr<std::unique_ptr<VfioPci>> VfioPci::Create(vfio::Device device, Wiring wiring, Arrived* arrived) {
   CPR_ASSIGN_OR_RETURN(const vfio::Device::Region region, device.GetRegion(VFIO_PCI_CONFIG_REGION_INDEX));
   CPR_ASSIGN_OR_RETURN(const std::vector<uint8_t> raw, ReadConfigSpace(device, region));
   CPR_ASSIGN_OR_RETURN(VfioConfigSpace shown, ShowConfigSpace(raw));
@@ -107,7 +106,7 @@ VfioIdentity VfioPci::identity() const {
   return identity;
 }
 
-absl::Status VfioPci::AddInterrupts(std::vector<UniqueFd>* arrived) {
+absl::Status VfioPci::AddInterrupts(Arrived* arrived) {
   arrived_ = arrived != nullptr;
   if (shown_.msix.has_value()) CPR_RETURN_IF_ERROR(AddMsix());
   CPR_ASSIGN_OR_RETURN(interrupts_, VfioInterrupts::Create(shown_,
@@ -116,7 +115,11 @@ absl::Status VfioPci::AddInterrupts(std::vector<UniqueFd>* arrived) {
                                                             .router = wiring_.router,
                                                             .intx_router = wiring_.intx_router,
                                                             .warn = wiring_.warn},
-                                                           arrived));
+                                                           arrived == nullptr ? nullptr : &arrived->interrupts));
+  CPR_ASSIGN_OR_RETURN(
+      notices_,
+      VfioNotices::Create({.device = &device_, .loop = wiring_.loop, .failed = wiring_.failed, .warn = wiring_.warn},
+                          arrived == nullptr ? VfioNotices::Fds() : std::move(arrived->notices)));
   return absl::OkStatus();
 }
 
@@ -277,12 +280,14 @@ absl::Status VfioPci::Restore(const PciFunctionState& state) {
 
 absl::Status VfioPci::DetachInterrupts() {
   CPR_RETURN_IF_ERROR(PciFunction::DetachInterrupts());
+  notices_->Hold();
   return interrupts_->Hold();
 }
 
 absl::Status VfioPci::AttachInterrupts() {
   CPR_RETURN_IF_ERROR(PciFunction::AttachInterrupts());
-  return interrupts_->Release();
+  CPR_RETURN_IF_ERROR(interrupts_->Release());
+  return notices_->Release();
 }
 
 }  // namespace cpr

@@ -16,10 +16,12 @@
 #include "libcpr/base/mutex.h"
 #include "libcpr/base/unique_fd.h"
 #include "libcpr/vfio/device.h"
+#include "vmm/event_loop/event_loop.h"
 #include "vmm/pci/pci_function.h"
 #include "vmm/vfio/config_space.h"
 #include "vmm/vfio/identity.h"
 #include "vmm/vfio/interrupts.h"
+#include "vmm/vfio/notices.h"
 
 namespace cpr {
 
@@ -36,24 +38,33 @@ class VfioPci final : public PciFunction {
     // Puts memory of this process at `gpa` in the guest, as KVM's memslot `slot`; empty: takes the slot's away.
     std::function<absl::Status(uint32_t slot, uint64_t gpa, absl::Span<uint8_t> memory)> set_memslot;
     uint32_t first_memslot = 0;
-    // What the guest cannot be told: the host refuses it interrupts, or a place in its memory. On any thread.
+    EventLoop* loop = nullptr;  // must outlive the function
+    // The device has failed, and the guest runs: it cannot go on. On the event loop's thread.
+    std::function<void(const std::string& text)> failed;
+    // What the guest cannot be told: the host refuses it interrupts, or a place in its memory, or wants the device
+    // back. On any thread.
     std::function<void(const std::string& text)> warn;
+  };
+  // What has come with the guest, beside the device's fd.
+  struct Arrived {
+    std::vector<UniqueFd> interrupts;  // VfioInterrupts' eventfds
+    VfioNotices::Fds notices;
   };
   // A memslot for each part of a BAR that is not trapped.
   static constexpr uint32_t kMaxMemslots = 3 * kPciBars;
 
-  // Takes a device that works already: it has come with the guest if `arrived` is not null, which then has the
-  // eventfds of its vectors, and is not told anything. Interrupts stay in the eventfds until AttachInterrupts.
+  // Takes a device that works already: it has come with the guest if `arrived` is not null, all of which is taken, and
+  // is not told anything. Interrupts stay in the eventfds until AttachInterrupts. On the event loop's thread.
   // kInvalidArgument, kDataLoss: the device is none that can be shown to a guest. kFailedPrecondition: `arrived` is not
   // of this device.
-  static absl::StatusOr<std::unique_ptr<VfioPci>> Create(vfio::Device device, Wiring wiring,
-                                                         std::vector<UniqueFd>* arrived);
+  static absl::StatusOr<std::unique_ptr<VfioPci>> Create(vfio::Device device, Wiring wiring, Arrived* arrived);
   ~VfioPci() override;
 
   const vfio::Device& device() const { return device_; }
   VfioIdentity identity() const;
   // VfioInterrupts'.
   absl::StatusOr<std::vector<int>> Eventfds() { return interrupts_->Eventfds(); }
+  const VfioNotices& notices() const { return *notices_; }
   // The function is in `slot` now: its INTx has a GSI. On the event loop's thread.
   void Plug(unsigned slot);
 
@@ -80,7 +91,7 @@ class VfioPci final : public PciFunction {
   };
   VfioPci(vfio::Device device, VfioConfigSpace config, Wiring wiring);
   absl::Status AddBars(absl::Span<const uint8_t> raw_config);
-  absl::Status AddInterrupts(std::vector<UniqueFd>* arrived);
+  absl::Status AddInterrupts(Arrived* arrived);
   absl::Status AddMsix();
   absl::Status AddWindows(unsigned bar);
   absl::Status AddWindow(unsigned bar, uint64_t begin, uint64_t end);
@@ -95,6 +106,7 @@ class VfioPci final : public PciFunction {
   vfio::Device::Region config_region_;
   std::vector<Window> windows_;  // BarMoved's, which comes one at a time
   std::unique_ptr<VfioInterrupts> interrupts_;
+  std::unique_ptr<VfioNotices> notices_;
   bool arrived_ = false;
   Mutex config_mutex_;  // one write of configuration space at a time
 };

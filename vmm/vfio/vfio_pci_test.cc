@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "libcpr/testing/matchers.h"
 #include "vmm/devices/bus.h"
+#include "vmm/event_loop/event_loop.h"
 #include "vmm/pci/fake_pci.h"
 #include "vmm/pci/pci_host.h"
 #include "vmm/vfio/identity.h"
@@ -44,6 +45,8 @@ struct FakeHostDevice {
   std::vector<int> eventfds;  // connected
   uint32_t kind = 0;          // of those
   int unmasked_by = -1;
+  bool has_err = false, has_req = false;
+  std::map<uint32_t, int> notices;  // eventfds, by VFIO_PCI_ERR_IRQ_INDEX and so on
   int connects = 0, resets = 0;
 
   FakeHostDevice() {
@@ -75,6 +78,7 @@ struct FakeHostDevice {
   vfio::Device Device() {
     return vfio::Device::Adopt(UniqueFd(memfd), [this](int, unsigned long request, void* argument) {  // NOLINT
       if (request == VFIO_DEVICE_GET_REGION_INFO) return Region(*static_cast<vfio_region_info*>(argument));
+      if (request == VFIO_DEVICE_GET_IRQ_INFO) return CountNotices(*static_cast<vfio_irq_info*>(argument));
       if (request == VFIO_DEVICE_SET_IRQS) return SetIrqs(static_cast<const uint8_t*>(argument));
       if (request == VFIO_DEVICE_RESET) return ++resets, 0;
       errno = ENOTTY;
@@ -95,9 +99,19 @@ struct FakeHostDevice {
     }
     return 0;
   }
+  int CountNotices(vfio_irq_info& info) const {
+    info.count = 1;
+    if (info.index == VFIO_PCI_ERR_IRQ_INDEX ? has_err : has_req) return 0;
+    errno = EINVAL;
+    return -1;
+  }
   int SetIrqs(const uint8_t* argument) {
     vfio_irq_set set;
     std::memcpy(&set, argument, sizeof(set));
+    if (set.index == VFIO_PCI_ERR_IRQ_INDEX || set.index == VFIO_PCI_REQ_IRQ_INDEX) {
+      std::memcpy(&notices[set.index], argument + offsetof(vfio_irq_set, data), sizeof(int));
+      return 0;
+    }
     if ((set.flags & VFIO_IRQ_SET_ACTION_TRIGGER) == 0) {  // unmasked by an eventfd
       std::memcpy(&unmasked_by, argument + offsetof(vfio_irq_set, data), sizeof(int));
       return 0;
@@ -123,12 +137,14 @@ class VfioPciTest : public ::testing::Test {
                   return absl::OkStatus();
                 },
             .first_memslot = 100,
+            .loop = loop_.get(),
+            .failed = [this](const std::string& text) { failures_.push_back(text); },
             .warn = [this](const std::string& text) { warnings_.push_back(text); }};
   }
   void SetUp() override { CPR_ASSERT_OK_AND_ASSIGN(host_, PciHost::Create({}, &ports_, &mmio_)); }
   void TearDown() override { host_.reset(); }
   // `start`: the guest runs from here on.
-  void Plug(std::vector<UniqueFd>* arrived = nullptr, bool start = true) {
+  void Plug(VfioPci::Arrived* arrived = nullptr, bool start = true) {
     CPR_ASSERT_OK_AND_ASSIGN(function_, VfioPci::Create(device_.Device(), Wiring(), arrived));
     ASSERT_THAT(host_->Add(kSlot, function_.get()), IsOk());
     function_->Plug(kSlot);
@@ -149,20 +165,25 @@ class VfioPciTest : public ::testing::Test {
     Write(kMsi + 8, 4, 0);
     Write(kMsi + 12, 2, 0x40);
   }
-  // The VMM that has the device goes; the next one takes it over with these eventfds.
-  void HandOver(std::vector<UniqueFd>* eventfds) {
+  // The VMM that has the device goes; the next one takes it over with its eventfds.
+  void HandOver() {
     const PciFunctionState state = function_->Save();
+    VfioPci::Arrived eventfds;
     CPR_ASSERT_OK_AND_ASSIGN(const std::vector<int> lent, function_->Eventfds());
-    for (const int eventfd : lent) eventfds->emplace_back(::dup(eventfd));
+    for (const int eventfd : lent) eventfds.interrupts.emplace_back(::dup(eventfd));
+    for (size_t i = 0; i < eventfds.notices.size(); ++i) {
+      if (const int eventfd = function_->notices().fds()[i]; eventfd >= 0) eventfds.notices[i].Reset(::dup(eventfd));
+    }
     ASSERT_THAT(host_->DetachInterrupts(), IsOk());
     EXPECT_THAT(router_.attached, IsEmpty());
     for (const auto& [gsi, open] : intx_router_.open) EXPECT_FALSE(open) << gsi;
-    ::eventfd_write((*eventfds)[signalled_].get(), 1);  // the device goes on
+    ::eventfd_write(eventfds.interrupts[signalled_].get(), 1);  // the device goes on
+    for (const auto& [kind, eventfd] : device_.notices) ::eventfd_write(eventfd, 1);
     host_.reset();
     device_.memfd = ::dup(device_.memfd);
     function_.reset();
     SetUp();
-    Plug(eventfds);
+    Plug(&eventfds);
     ASSERT_THAT(host_->RestoreFunction(kSlot, state), IsOk());
     ASSERT_THAT(host_->AttachInterrupts(), IsOk());
     EXPECT_EQ(function_->Save(), state);
@@ -189,12 +210,13 @@ class VfioPciTest : public ::testing::Test {
   }
 
   unsigned signalled_ = 0;  // the interrupt that comes while the device changes hands
+  std::unique_ptr<EventLoop> loop_ = EventLoop::Create().value();
   Bus ports_, mmio_;
   RecordingRouter router_;
   RecordingIntxRouter intx_router_;
   FakeHostDevice device_;
   std::map<uint32_t, std::pair<uint64_t, absl::Span<uint8_t>>> memslots_;
-  std::vector<std::string> warnings_;
+  std::vector<std::string> warnings_, failures_;
   std::unique_ptr<VfioPci> function_;  // outlives the bus
   std::unique_ptr<PciHost> host_;
   uint64_t bar_ = 0;
@@ -298,8 +320,7 @@ TEST_F(VfioPciTest, MaskedVectorStaysPendingOverAHandover) {
   EnableMsix();
   signalled_ = 1;
   ::eventfd_write(device_.eventfds[1], 1);
-  std::vector<UniqueFd> eventfds;
-  HandOver(&eventfds);
+  HandOver();
   EXPECT_THAT(router_.attached, IsEmpty());
   EXPECT_EQ(mmio_.Read(bar_ + kPba, 8), 2u);
   mmio_.Write(bar_ + kTable + 24, 8, 0x41);
@@ -385,8 +406,7 @@ TEST_F(VfioPciTest, IntxOfADeviceThatHasComeIsListenedToAgain) {
   Plug();
   const int connects = device_.connects;
   signalled_ = kVectors + kMsiVectors;
-  std::vector<UniqueFd> eventfds;
-  HandOver(&eventfds);
+  HandOver();
   EXPECT_EQ(device_.connects, connects);
   ASSERT_TRUE(intx_router_.open[kIntxGsi]);
   EXPECT_EQ(CountOf(intx_router_.lines[kIntxGsi].trigger), 1u) << "what came meanwhile";
@@ -397,8 +417,7 @@ TEST_F(VfioPciTest, IntxOfADeviceThatHasComeWithMessagesStaysOff) {
   Plug();
   EnableMsix();
   signalled_ = kVectors;
-  std::vector<UniqueFd> eventfds;
-  HandOver(&eventfds);
+  HandOver();
   EXPECT_FALSE(intx_router_.open[kIntxGsi]);
 }
 
@@ -419,8 +438,7 @@ TEST_F(VfioPciTest, DeviceThatHasComeIsToldNothing) {
   mmio_.Write(bar_ + kTable + 8, 8, 0x40);
   Write(kPciCommand, 2, kPciCommandMemory | kPciCommandBusMaster);
   const int connects = device_.connects;
-  std::vector<UniqueFd> eventfds;
-  HandOver(&eventfds);
+  HandOver();
   EXPECT_EQ(device_.connects, connects);
   EXPECT_EQ(device_.resets, 0);
   EXPECT_EQ(device_.Get(VFIO_PCI_CONFIG_REGION_INDEX, kPciCommand, 2),
@@ -435,12 +453,37 @@ TEST_F(VfioPciTest, MsiOfADeviceThatHasComeIsListenedToAgain) {
   Write(kMsi + 2, 2, 1);
   const int connects = device_.connects;
   signalled_ = kVectors;
-  std::vector<UniqueFd> eventfds;
-  HandOver(&eventfds);
+  HandOver();
   EXPECT_EQ(device_.connects, connects);
   ASSERT_EQ(router_.attached.size(), 1u);
   EXPECT_EQ(CountOf(router_.attached.begin()->second), 1u) << "what came meanwhile";
   EXPECT_EQ(router_.routes[router_.attached.begin()->first], (MsiMessage{.address = 0xfee01000, .data = 0x40}));
+}
+
+// Both come while it changes hands.
+TEST_F(VfioPciTest, FailureAndRequestReachTheVmmThatTheGuestComesTo) {
+  device_.has_err = device_.has_req = true;
+  device_.Put(kPciInterruptPin, {1});
+  signalled_ = kVectors + kMsiVectors;
+  Plug();
+  ASSERT_EQ(device_.notices.size(), 2u);
+  EXPECT_FALSE(loop_->RunOnce(absl::ZeroDuration()));
+  const std::map<uint32_t, int> told = device_.notices;
+  HandOver();
+  EXPECT_EQ(device_.notices, told) << "the device is told nothing";
+  while (loop_->RunOnce(absl::ZeroDuration())) continue;
+  EXPECT_THAT(failures_, ElementsAre(HasSubstr("the device has reported an error")));
+  EXPECT_THAT(warnings_, ElementsAre(HasSubstr("the host wants the device back")));
+}
+
+TEST_F(VfioPciTest, FailureWaitsUntilTheGuestRuns) {
+  device_.has_err = true;
+  Plug(nullptr, /*start=*/false);
+  ::eventfd_write(device_.notices.at(VFIO_PCI_ERR_IRQ_INDEX), 1);
+  EXPECT_FALSE(loop_->RunOnce(absl::ZeroDuration()));
+  ASSERT_THAT(host_->AttachInterrupts(), IsOk());
+  EXPECT_TRUE(loop_->RunOnce(absl::ZeroDuration()));
+  EXPECT_EQ(failures_.size(), 1u);
 }
 
 TEST_F(VfioPciTest, InterruptsWaitUntilTheGuestRuns) {
@@ -503,8 +546,8 @@ TEST_F(VfioPciTest, IsKnownByItsIdsAndBars) {
 }
 
 TEST_F(VfioPciTest, DeviceWithOtherEventfdsIsRefused) {
-  std::vector<UniqueFd> one;
-  one.emplace_back(::eventfd(0, EFD_CLOEXEC));
+  VfioPci::Arrived one;
+  one.interrupts.emplace_back(::eventfd(0, EFD_CLOEXEC));
   EXPECT_THAT(VfioPci::Create(device_.Device(), Wiring(), &one),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("1 eventfds of interrupts, the device has 7")));
 }
