@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 
@@ -55,7 +56,8 @@ absl::StatusOr<uint32_t> Iommufd::Attach(int device_fd) {
   VfioBindIommufd bind = {.size = sizeof(bind), .flags = 0, .iommufd = fd_.get(), .device_id = 0};
   CPR_RETURN_IF_ERROR(CallFd(device_fd, kVfioBindIommufd, "VFIO_DEVICE_BIND_IOMMUFD", &bind));
   VfioAttachIommufd attach = {.size = sizeof(attach), .flags = 0, .page_table_id = ioas_id_};
-  CPR_RETURN_IF_ERROR(CallFd(device_fd, kVfioAttachIommufd, "VFIO_DEVICE_ATTACH_IOMMUFD_PT", &attach));
+  CPR_RETURN_IF_ERROR(ExplainLockedMemory(
+      CallFd(device_fd, kVfioAttachIommufd, "VFIO_DEVICE_ATTACH_IOMMUFD_PT", &attach), mapped_bytes_));
   return bind.device_id;
 }
 
@@ -71,7 +73,9 @@ absl::Status Iommufd::Map(const FileDmaMapping& mapping) {
   if (StatusErrno(status) == ENOTTY) {
     return absl::UnimplementedError("the host's iommufd does not support IOMMU_IOAS_MAP_FILE");
   }
-  return Annotate(ExplainLockedMemory(status), RangeName(mapping.iova, mapping.size_bytes));
+  if (status.ok()) mapped_bytes_ += mapping.size_bytes;
+  return Annotate(ExplainLockedMemory(status, mapped_bytes_ + mapping.size_bytes),
+                  RangeName(mapping.iova, mapping.size_bytes));
 }
 
 absl::Status Iommufd::MapVaddr(uint64_t iova, uint64_t size_bytes, uint8_t* vaddr) {
@@ -82,12 +86,16 @@ absl::Status Iommufd::MapVaddr(uint64_t iova, uint64_t size_bytes, uint8_t* vadd
                  .vaddr = reinterpret_cast<uintptr_t>(vaddr),
                  .length_bytes = size_bytes,
                  .iova = iova};
-  return Annotate(ExplainLockedMemory(Call(kIoasMap, "IOMMU_IOAS_MAP", &map)), RangeName(iova, size_bytes));
+  const absl::Status status = Call(kIoasMap, "IOMMU_IOAS_MAP", &map);
+  if (status.ok()) mapped_bytes_ += size_bytes;
+  return Annotate(ExplainLockedMemory(status, mapped_bytes_ + size_bytes), RangeName(iova, size_bytes));
 }
 
 absl::Status Iommufd::Unmap(uint64_t iova, uint64_t size_bytes) {
   IoasUnmap unmap = {.size = sizeof(unmap), .ioas_id = ioas_id_, .iova = iova, .length_bytes = size_bytes};
-  return Annotate(Call(kIoasUnmap, "IOMMU_IOAS_UNMAP", &unmap), RangeName(iova, size_bytes));
+  const absl::Status status = Call(kIoasUnmap, "IOMMU_IOAS_UNMAP", &unmap);
+  if (status.ok()) mapped_bytes_ -= std::min(mapped_bytes_, size_bytes);  // an adopted one has others'
+  return Annotate(status, RangeName(iova, size_bytes));
 }
 
 absl::Status Iommufd::ChangeProcess() const {
@@ -102,6 +110,6 @@ absl::Status Iommufd::CheckHandover() const {
   return absl::UnimplementedError("vfio iommufd backend does not support IOMMU_IOAS_CHANGE_PROCESS");
 }
 
-absl::Status Iommufd::TakeOver() { return ExplainLockedMemory(ChangeProcess()); }
+absl::Status Iommufd::TakeOver() { return ExplainLockedMemory(ChangeProcess(), mapped_bytes_); }
 
 }  // namespace cpr::vfio

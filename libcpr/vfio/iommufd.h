@@ -48,10 +48,12 @@ class Iommufd {
 
   // Lets a device (lent, opened below /dev/vfio/devices) reach what is mapped, from now on for as long as its fd is
   // open in any process. To be done once, by the process that opened it. Returns the device's number in the iommufd.
+  // kResourceExhausted as in Map: the first device is when the memory is pinned.
   absl::StatusOr<uint32_t> Attach(int device_fd);
 
   // Lets devices reach the memory, which is pinned. kUnimplemented: the kernel lacks IOMMU_IOAS_MAP_FILE (Linux 6.13).
-  // kResourceExhausted: the limit of locked memory is too low. After an error nothing has changed.
+  // kResourceExhausted: the limit of locked memory is too low, with the limit and what would be locked. After an error
+  // nothing has changed.
   absl::Status Map(const FileDmaMapping& mapping);
   // The same for `size_bytes` of this process' memory at `vaddr`, which stay mapped there: for files that the kernel
   // cannot pin (it takes memfds and files of tmpfs and hugetlbfs), as a DAX device. CheckHandover refuses from then on.
@@ -74,6 +76,7 @@ class Iommufd {
   UniqueFd fd_;
   uint32_t ioas_id_;
   IoctlFunction ioctl_;
+  uint64_t mapped_bytes_ = 0;  // by this process
 };
 
 }  // namespace cpr::vfio

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "libcpr/base/status_util.h"
@@ -33,7 +34,7 @@ struct FakeIommufd {
     int process;
   };
 
-  int errno_of_map = 0, errno_of_change = 0;
+  int errno_of_map = 0, errno_of_attach = 0, errno_of_change = 0;
   std::map<int, uint64_t> locked_limit_bytes;   // by process
   std::map<uint64_t, Mapped> mapped;            // by iova
   std::map<uint64_t, IoasMap> mapped_by_vaddr;  // by iova
@@ -82,6 +83,7 @@ struct FakeIommufd {
   }
   int Attach(const VfioAttachIommufd& attach) {
     if (attach.size != sizeof(attach) || attach.flags != 0 || !bound) return EINVAL;
+    if (errno_of_attach != 0) return errno_of_attach;
     attached_to = attach.page_table_id;
     return 0;
   }
@@ -183,8 +185,23 @@ TEST_F(IommufdTest, TooLittleLockedMemoryIsSaid) {
   kernel_.locked_limit_bytes[kOld] = 192 * kMiB;
   EXPECT_THAT(
       iommufd.Map({.iova = uint64_t{8} << 30, .size_bytes = kMiB, .fd = kRam}),
-      StatusIs(absl::StatusCode::kResourceExhausted, AllOf(HasSubstr("0x200000000"), HasSubstr("RLIMIT_MEMLOCK"))));
+      StatusIs(absl::StatusCode::kResourceExhausted, AllOf(HasSubstr("0x200000000"), HasSubstr("RLIMIT_MEMLOCK"),
+                                                           HasSubstr(absl::StrCat(193 * kMiB, " bytes of it")))));
   ExpectAllOf(kOld);
+}
+
+// The kernel pins nothing before there is a device.
+TEST_F(IommufdTest, TooLittleLockedMemoryIsSaidOfTheFirstDeviceToo) {
+  Iommufd iommufd = Busy();
+  ASSERT_THAT(iommufd.Unmap(0, 64 * kMiB), IsOk());
+  kernel_.errno_of_attach = ENOMEM;
+  EXPECT_THAT(iommufd.Attach(20).status(),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       AllOf(HasSubstr("VFIO_DEVICE_ATTACH_IOMMUFD_PT"), HasSubstr("RLIMIT_MEMLOCK"),
+                             HasSubstr(absl::StrCat(128 * kMiB, " bytes of it")))));
+  kernel_.bound = false;
+  kernel_.errno_of_attach = EFAULT;
+  EXPECT_THAT(iommufd.Attach(20).status().message(), HasSubstr("cannot pin"));
 }
 
 TEST_F(IommufdTest, AKernelThatCannotHandOverIsABlockerInQemusWords) {

@@ -87,7 +87,13 @@ absl::Status Type1Container::AddGroup(int group_fd, absl::string_view group) {
   return set;
 }
 
-absl::Status Type1Container::MapDma(const DmaMapping& mapping, uint32_t flags) const {
+uint64_t Type1Container::MappedBytes() const {
+  uint64_t bytes = 0;
+  for (const DmaMapping& mapping : mappings_) bytes += mapping.size_bytes;
+  return bytes;
+}
+
+absl::Status Type1Container::MapDma(const DmaMapping& mapping, uint32_t flags, uint64_t locked_bytes) const {
   vfio_iommu_type1_dma_map map = {};
   map.argsz = sizeof(map);
   map.flags = flags;
@@ -95,7 +101,7 @@ absl::Status Type1Container::MapDma(const DmaMapping& mapping, uint32_t flags) c
   map.iova = mapping.iova;
   map.size = mapping.size_bytes;
   const absl::Status status = Call(CPR_VFIO_REQUEST(VFIO_IOMMU_MAP_DMA), &map).status();
-  return Annotate(ExplainLockedMemory(status), NameOf(mapping));
+  return Annotate(ExplainLockedMemory(status, locked_bytes), NameOf(mapping));
 }
 
 absl::Status Type1Container::UnmapDma(uint64_t iova, uint64_t size_bytes, uint32_t flags) const {
@@ -109,7 +115,7 @@ absl::Status Type1Container::UnmapDma(uint64_t iova, uint64_t size_bytes, uint32
 
 absl::Status Type1Container::Map(const DmaMapping& mapping) {
   const uint32_t flags = VFIO_DMA_MAP_FLAG_READ | (mapping.writable ? VFIO_DMA_MAP_FLAG_WRITE : 0);
-  CPR_RETURN_IF_ERROR(MapDma(mapping, flags));
+  CPR_RETURN_IF_ERROR(MapDma(mapping, flags, MappedBytes() + mapping.size_bytes));
   mappings_.push_back(mapping);
   return absl::OkStatus();
 }
@@ -138,7 +144,7 @@ absl::Status Type1Container::ReleaseMappings() {
 }
 
 absl::Status Type1Container::TakeMapping(const DmaMapping& mapping) const {
-  return MapDma(mapping, VFIO_DMA_MAP_FLAG_VADDR);
+  return MapDma(mapping, VFIO_DMA_MAP_FLAG_VADDR, MappedBytes());
 }
 
 absl::Status Type1Container::ReleaseMapping(const DmaMapping& mapping) const {

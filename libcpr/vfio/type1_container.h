@@ -56,7 +56,7 @@ class Type1Container {
   absl::Status AddGroup(int group_fd, absl::string_view group);
 
   // Lets devices reach the memory, which is pinned. kResourceExhausted: the limit of locked memory is too low, with the
-  // limit. After an error nothing has changed.
+  // limit and what would be locked. After an error nothing has changed.
   absl::Status Map(const DmaMapping& mapping);
   // Unpins what one Map has pinned. kNotFound: no mapping begins at `iova`.
   absl::Status Unmap(uint64_t iova);
@@ -79,7 +79,8 @@ class Type1Container {
   absl::StatusOr<int> Call(unsigned long request, absl::string_view name, void* argument) const;            // NOLINT
   absl::StatusOr<int> CallFd(int fd, unsigned long request, absl::string_view name, void* argument) const;  // NOLINT
   absl::StatusOr<int> Extension(unsigned long extension) const;                                             // NOLINT
-  absl::Status MapDma(const DmaMapping& mapping, uint32_t flags) const;
+  absl::Status MapDma(const DmaMapping& mapping, uint32_t flags, uint64_t locked_bytes) const;
+  uint64_t MappedBytes() const;
   absl::Status UnmapDma(uint64_t iova, uint64_t size_bytes, uint32_t flags) const;
   absl::Status TakeMapping(const DmaMapping& mapping) const;
   absl::Status ReleaseMapping(const DmaMapping& mapping) const;

@@ -110,9 +110,19 @@ TEST_F(Type1ContainerTest, TooLittleLockedMemoryIsSaid) {
   Type1Container container = Busy();
   kernel_.locked_limit_bytes[kOld] = kernel_.LockedBytes(kOld);
   const DmaMapping more = {.iova = uint64_t{8} << 30, .size_bytes = kMiB, .vaddr = RamAt(kOldBase)[0].vaddr};
-  EXPECT_THAT(container.Map(more), StatusIs(absl::StatusCode::kResourceExhausted,
-                                            AllOf(HasSubstr("0x200000000"), HasSubstr("RLIMIT_MEMLOCK"))));
+  EXPECT_THAT(container.Map(more),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       AllOf(HasSubstr("0x200000000"), HasSubstr("RLIMIT_MEMLOCK"),
+                             HasSubstr(absl::StrCat(kernel_.LockedBytes(kOld) + kMiB, " bytes of it")))));
   EXPECT_EQ(container.mappings(), RamAt(kOldBase));
+}
+
+TEST_F(Type1ContainerTest, MemoryThatCannotBePinnedIsNamedWithWhatToLookAt) {
+  Type1Container container = Busy();
+  kernel_.FailOne(0, EFAULT);
+  const absl::Status refused = container.Map({.iova = uint64_t{8} << 30, .size_bytes = kMiB, .vaddr = nullptr});
+  EXPECT_EQ(StatusErrno(refused), EFAULT);
+  EXPECT_THAT(refused.message(), AllOf(HasSubstr("1048576 bytes at 0x200000000"), HasSubstr("huge pages")));
 }
 
 TEST_F(Type1ContainerTest, AKernelThatCannotHandOverIsABlockerInQemusWords) {
@@ -178,7 +188,10 @@ TEST_F(Type1ContainerTest, ALimitInTheNewProcessIsSaidAndUndone) {
   kernel_.locked_limit_bytes[kNew] = 65 * kMiB;
   ASSERT_THAT(old_side.ReleaseMappings(), IsOk());
   Type1Container new_side = Arrived();
-  EXPECT_THAT(new_side.TakeMappings(), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("RLIMIT_MEMLOCK")));
+  EXPECT_THAT(
+      new_side.TakeMappings(),
+      StatusIs(absl::StatusCode::kResourceExhausted,
+               AllOf(HasSubstr("RLIMIT_MEMLOCK"), HasSubstr(absl::StrCat(kernel_.LockedBytes(kOld), " bytes of it")))));
   ASSERT_THAT(old_side.ReclaimMappings(), IsOk());
   ExpectAllAt(kOldBase, kOld);
 }

@@ -46,6 +46,15 @@ absl::StatusOr<std::unique_ptr<VfioMemory>> VfioContainerMemory::Adopt(const Gue
   return adopted;
 }
 
+absl::Status VfioContainerMemory::MapAll() {
+  const std::vector<vfio::DmaMapping> mappings = VfioDmaMappings(*memory_);
+  for (size_t i = 0; i < mappings.size(); ++i) {
+    CPR_RETURN_IF_ERROR(
+        Annotate(container_.Map(mappings[i]), absl::StrCat("Memory region ", memory_->blocks()[i].name())));
+  }
+  return absl::OkStatus();
+}
+
 // All RAM is mapped as soon as the container has an IOMMU, which its first group brings.
 absl::StatusOr<int> VfioContainerMemory::GroupFd(uint32_t group) {
   const auto found = groups_.find(group);
@@ -56,12 +65,12 @@ absl::StatusOr<int> VfioContainerMemory::GroupFd(uint32_t group) {
     return ErrnoStatus(
         errno, errno == EBUSY ? absl::StrCat(path, " (it belongs to another VM, perhaps one in postmigrate)") : path);
   }
-  CPR_RETURN_IF_ERROR(container_.AddGroup(fd.get(), absl::StrCat(group)));
-  if (groups_.empty()) {
-    for (const vfio::DmaMapping& mapping : VfioDmaMappings(*memory_)) {
-      CPR_RETURN_IF_ERROR(container_.Map(mapping));
-    }
+  const absl::Status added = container_.AddGroup(fd.get(), absl::StrCat(group));
+  if (absl::IsFailedPrecondition(added)) {
+    return absl::FailedPreconditionError(absl::StrCat(added.message(), ": ", WhoHasVfioGroup(group)));
   }
+  CPR_RETURN_IF_ERROR(added);
+  if (groups_.empty()) CPR_RETURN_IF_ERROR(MapAll());
   return (groups_[group] = std::move(fd)).get();
 }
 

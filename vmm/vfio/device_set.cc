@@ -121,9 +121,10 @@ absl::StatusOr<VfioMemory*> VfioDeviceSet::MemoryOf(const Surroundings& surround
       return absl::FailedPreconditionError(absl::StrCat("no iommufd has come for '", iommufd, "'"));
     }
     CPR_ASSIGN_OR_RETURN(std::unique_ptr<VfioIommufdMemory> by_iommufd,
-                         arrived == nullptr ? VfioIommufdMemory::Create(surroundings.memory, instance)
-                                            : VfioIommufdMemory::Adopt(
-                                                  instance, arrived->state.iommufds[instance].ioas_id, *arrived->fds));
+                         arrived == nullptr
+                             ? VfioIommufdMemory::Create(surroundings.memory, instance)
+                             : VfioIommufdMemory::Adopt(surroundings.memory, instance,
+                                                        arrived->state.iommufds[instance].ioas_id, *arrived->fds));
     state_.iommufds.push_back({iommufd, by_iommufd->ioas_id()});
     memory = std::move(by_iommufd);
   }

@@ -1,11 +1,14 @@
 #include "vmm/vfio/host_device.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace cpr {
 namespace {
@@ -24,7 +27,24 @@ std::string NodeOf(const std::filesystem::path& device) {
   return "";
 }
 
+// Of those that leave a group to user space.
+bool IsHarmless(const std::string& driver) {
+  return driver.empty() || driver == "vfio-pci" || driver == "pci-stub" || driver == "pcieport";
+}
+
 }  // namespace
+
+std::string WhoHasVfioGroup(uint32_t group, const std::string& sysfs) {
+  std::vector<std::string> users;
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::path(sysfs) / "kernel/iommu_groups" / absl::StrCat(group);
+  for (const auto& device : std::filesystem::directory_iterator(folder / "devices", error)) {
+    const std::string driver = LinkName(device.path() / "driver");
+    if (!IsHarmless(driver)) users.push_back(absl::StrCat(device.path().filename().string(), " is bound to ", driver));
+  }
+  std::sort(users.begin(), users.end());
+  return users.empty() ? "perhaps another VM has one of them" : absl::StrJoin(users, ", ");
+}
 
 absl::StatusOr<VfioHostDevice> FindVfioHostDevice(const std::string& address, const std::string& sysfs) {
   const std::filesystem::path device = std::filesystem::path(sysfs) / "bus/pci/devices" / address;

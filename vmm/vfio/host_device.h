@@ -19,6 +19,10 @@ struct VfioHostDevice {
 // to vfio-pci (whose it is), or has no IOMMU. Thread-safe. Source: Documentation/driver-api/vfio.rst.
 absl::StatusOr<VfioHostDevice> FindVfioHostDevice(const std::string& address, const std::string& sysfs = "/sys");
 
+// Why a group cannot be a guest's, for an error's text: what the host's drivers have of it ("0000:00:10.1 is bound to
+// nvme"), and if they have nothing, that another VM may have some. Thread-safe.
+std::string WhoHasVfioGroup(uint32_t group, const std::string& sysfs = "/sys");
+
 }  // namespace cpr
 
 #endif  // VMM_VFIO_HOST_DEVICE_H_

@@ -54,6 +54,26 @@ TEST_F(HostDeviceTest, DeviceWithoutIommuIsRefused) {
   EXPECT_THAT(Find(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("IOMMU")));
 }
 
+TEST_F(HostDeviceTest, OthersOfAGroupAreNamedWithTheirDrivers) {
+  const std::filesystem::path sysfs = folder_.path();
+  std::filesystem::create_directories(sysfs / "kernel/iommu_groups/17/devices");
+  const auto add = [&](const std::string& address, const std::string& driver) {
+    std::filesystem::create_directories(sysfs / "bus/pci/devices" / address);
+    if (!driver.empty()) {
+      std::filesystem::create_symlink("../../drivers/" + driver, sysfs / "bus/pci/devices" / address / "driver");
+    }
+    std::filesystem::create_symlink("../../../../bus/pci/devices/" + address,
+                                    sysfs / "kernel/iommu_groups/17/devices" / address);
+  };
+  add("0000:00:05.0", "vfio-pci");
+  add("0000:00:05.1", "");
+  add("0000:00:01.0", "pcieport");
+  EXPECT_EQ(WhoHasVfioGroup(17, folder_.path()), "perhaps another VM has one of them");
+  add("0000:00:05.3", "nvme");
+  add("0000:00:05.2", "e1000e");
+  EXPECT_EQ(WhoHasVfioGroup(17, folder_.path()), "0000:00:05.2 is bound to e1000e, 0000:00:05.3 is bound to nvme");
+}
+
 TEST_F(HostDeviceTest, AddressOfNothingIsRefused) {
   EXPECT_THAT(FindVfioHostDevice("0000:00:1f.7", folder_.path()),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("0000:00:1f.7")));

@@ -22,6 +22,13 @@ absl::Status MapBlock(const RamBlock& block, uint8_t* mapped, vfio::Iommufd& iom
       {.iova = block.gpa(), .size_bytes = block.size_bytes(), .fd = block.fd(), .offset_bytes = block.offset_bytes()});
 }
 
+// Linux charges the new process while the old one still is (iommufd_ioas_change_process).
+std::string NameOf(const GuestMemory& memory) {
+  uint64_t bytes = 0;
+  for (const RamBlock& block : memory.blocks()) bytes += block.size_bytes();
+  return absl::StrCat("guest RAM of ", bytes, " bytes, which counts twice for a user while it changes hands");
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> VfioIommufdMemory::Create(const GuestMemory* memory,
@@ -36,12 +43,13 @@ absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> VfioIommufdMemory::Create(con
   return std::unique_ptr<VfioIommufdMemory>(new VfioIommufdMemory(instance, std::move(iommufd)));
 }
 
-absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> VfioIommufdMemory::Adopt(uint32_t instance, uint32_t ioas_id,
+absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> VfioIommufdMemory::Adopt(const GuestMemory* memory,
+                                                                            uint32_t instance, uint32_t ioas_id,
                                                                             FdTable& fds) {
   CPR_ASSIGN_OR_RETURN(UniqueFd fd, fds.Take(kIommufdFd, instance, FdKind::kIommufd));
   std::unique_ptr<VfioIommufdMemory> adopted(
       new VfioIommufdMemory(instance, vfio::Iommufd::Adopt(std::move(fd), ioas_id)));
-  CPR_RETURN_IF_ERROR(adopted->iommufd_.TakeOver());
+  CPR_RETURN_IF_ERROR(Annotate(adopted->iommufd_.TakeOver(), NameOf(*memory)));
   return adopted;
 }
 
@@ -53,8 +61,14 @@ absl::StatusOr<vfio::Device> VfioIommufdMemory::Open(const VfioHostDevice& where
   CPR_ASSIGN_OR_RETURN(vfio::Device device, vfio::Device::OpenNode(where.node));
   const absl::Status attached = iommufd_.Attach(device.fd()).status();
   if (attached.ok()) return device;
-  // The kernel's answers for a device that somebody has open, by its node or by its group.
+  // The kernel's answers: the host uses the group; somebody has the device open, by its node or by its group.
   const int error = StatusErrno(attached);
+  if (error == EPERM) {
+    return absl::FailedPreconditionError(absl::StrCat(attached.message(), " (group ", where.group,
+                                                      " is not viable: all its devices have to be bound to their vfio "
+                                                      "bus driver: ",
+                                                      WhoHasVfioGroup(where.group), ")"));
+  }
   if (error != EINVAL && error != EBUSY) return attached;
   return absl::Status(attached.code(),
                       absl::StrCat(attached.message(), " (does it belong to another VM, perhaps one in postmigrate?)"));

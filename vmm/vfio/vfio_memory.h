@@ -62,6 +62,7 @@ class VfioContainerMemory final : public VfioMemory {
  private:
   VfioContainerMemory(const GuestMemory* memory, vfio::Type1Container container)
       : memory_(memory), container_(std::move(container)) {}
+  absl::Status MapAll();
   absl::StatusOr<int> GroupFd(uint32_t group);
 
   const GuestMemory* const memory_;
@@ -73,7 +74,8 @@ class VfioContainerMemory final : public VfioMemory {
 class VfioIommufdMemory final : public VfioMemory {
  public:
   static absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> Create(const GuestMemory* memory, uint32_t instance);
-  static absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> Adopt(uint32_t instance, uint32_t ioas_id, FdTable& fds);
+  static absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> Adopt(const GuestMemory* memory, uint32_t instance,
+                                                                  uint32_t ioas_id, FdTable& fds);
 
   uint32_t ioas_id() const { return iommufd_.ioas_id(); }
 
