@@ -105,11 +105,13 @@ next_kernel() {
   fail "kexec came back"
 }
 
-# start_vmm WORD...: cpr-vmm with its human monitor to itself, for the hmp functions.
+# start_vmm WORD...: cpr-vmm with its human monitor to itself, for the hmp functions. $under: what executes it, if anything.
+under=
 start_vmm() {
   rm -f /tmp/monitor.in /tmp/monitor.out
   mkfifo /tmp/monitor.in /tmp/monitor.out
-  ./vmm/cpr-vmm -monitor stdio "$@" </tmp/monitor.in >/tmp/monitor.out &
+  # shellcheck disable=SC2086
+  $under ./vmm/cpr-vmm -monitor stdio "$@" </tmp/monitor.in >/tmp/monitor.out &
   exec 3>/tmp/monitor.in 4</tmp/monitor.out
 }
 

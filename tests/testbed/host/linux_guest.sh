@@ -58,19 +58,24 @@ transfer() {
   start -incoming unix:/tmp/main.sock \
     -incoming '{"channel-type":"cpr","addr":{"transport":"socket","type":"unix","path":"/tmp/cpr.sock"}}'
   hmp_until "info status" "VM status: paused (inmigrate)"
+  ask_for_transfer $((vmm_number - 1))
+  hmp_until "info status" "VM status: ${1:-running}"
+  kill "$old"
+}
+# ask_for_transfer NUMBER: has that VMM give its guest to the one that waits at those sockets.
+ask_for_transfer() {
   cat >/tmp/transfer <<'TXT'
 {"execute":"qmp_capabilities"}
 {"execute":"migrate-set-parameters","arguments":{"mode":"cpr-transfer"}}
 {"execute":"migrate","arguments":{"channels":[{"channel-type":"main","addr":{"transport":"socket","type":"unix","path":"/tmp/main.sock"}},{"channel-type":"cpr","addr":{"transport":"socket","type":"unix","path":"/tmp/cpr.sock"}}]}}
 TXT
-  debian socat -t 5 - "UNIX-CONNECT:/tmp/qmp.$((vmm_number - 1))" </tmp/transfer
-  hmp_until "info status" "VM status: ${1:-running}"
-  kill "$old"
+  debian socat -t 5 - "UNIX-CONNECT:/tmp/qmp.$1" </tmp/transfer
 }
 
 execute() {
   hmp_says "migrate_set_parameter mode cpr-exec"
-  hmp_says "migrate_set_parameter cpr-exec-args ./vmm/cpr-vmm -monitor stdio $words -incoming memfd:"
+  qmp="-qmp unix:/tmp/qmp.$vmm_number,server=on,wait=off"
+  hmp_says "migrate_set_parameter cpr-exec-args ./vmm/cpr-vmm -monitor stdio $words $qmp -incoming memfd:"
   hmp_says "migrate -d memfd:"
   await "cpr-exec: the program was not replaced" runs "-incoming memfd:"
   hmp_until "info status" "VM status: ${1:-running}"

@@ -63,12 +63,13 @@ def _nvdimm(size, folder):
             "-device", f"nvdimm,memdev=nv0,label-size={_NVDIMM_LABEL}"]
 
 
-def _nvme(sizes, folder):
+def _nvme(sizes, one_slot, folder):
     words = []
     for number, size in enumerate(sizes):
         image = _sparse(folder / f"nvme{number}", size_bytes(size))
+        place = f",addr=0x10.{number},multifunction=on" if one_slot else ""
         words += ["-drive", f"if=none,id=d{number},file={image},format=raw",
-                  "-device", f"nvme,drive=d{number},serial=x{number}"]
+                  "-device", f"nvme,drive=d{number},serial=x{number}{place}"]
     return words
 
 
@@ -98,7 +99,7 @@ def command(scenario, debian, kernel, folder):
         *_share("share", folder / "share"), *_share("debian", debian, ",readonly=on"),
     ]
     words += _nvdimm(scenario.nvdimm, folder) if scenario.nvdimm else []
-    words += _nvme(scenario.nvme, folder)
+    words += _nvme(scenario.nvme, scenario.one_slot, folder)
     words += ["-device", "edu"] if scenario.edu else []
     words += _e1000e() if scenario.e1000e else []
     return words + [

@@ -63,6 +63,13 @@ class CommandTest(unittest.TestCase):
             self.assertEqual((pathlib.Path(folder) / "nvme1").stat().st_size, 16 << 20)
             self.assertLess(words.index("nvme,drive=d0,serial=x0"), words.index("nvme,drive=d1,serial=x1"))
 
+    def test_disks_of_one_slot_are_its_functions(self):
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = scenario.Scenario("x", "x.sh", "shows", nvme=("16M", "16M"), one_slot=True)
+            words = emulator.command(wanted, "/root", "/kernel", pathlib.Path(folder))
+            for number in (0, 1):
+                self.assertIn(f"nvme,drive=d{number},serial=x{number},addr=0x10.{number},multifunction=on", words)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -27,6 +27,7 @@ class Scenario:
     memory: str = "2G"
     nvdimm: str = ""
     nvme: tuple = ()
+    one_slot: bool = False
     edu: bool = False
     e1000e: bool = False
     seconds: int = 300
@@ -73,6 +74,7 @@ FIELDS = {
     "memory": _size,
     "nvdimm": _size,  # a persistent-memory DIMM, less its label; `dax_device` makes a DAX device of it
     "nvme": _sizes,  # an empty disk each, in the order of their PCI addresses: /dev/nvme0n1 if there is one
+    "one_slot": _nothing,  # those disks are functions of one slot, and so of one group of the IOMMU
     "edu": _nothing,  # QEMU's teaching device, 1234:11e8
     "e1000e": _nothing,  # a network card, with a cable to a virtio one: one for a guest, the other for the host
     "seconds": _number,  # after which the host is taken for hung
