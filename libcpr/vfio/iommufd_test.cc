@@ -214,6 +214,12 @@ TEST_F(IommufdTest, AKernelThatCannotHandOverIsABlockerInQemusWords) {
   }
 }
 
+TEST_F(IommufdTest, ThatThereIsNoRoomForThisProcessIsNoBlocker) {
+  const Iommufd iommufd = Busy();
+  kernel_.errno_of_change = ENOMEM;
+  EXPECT_THAT(iommufd.CheckHandover(), IsOk());
+}
+
 TEST_F(IommufdTest, MemoryOfAFileThatCannotBePinnedIsMappedByItsAddressAndStays) {
   Iommufd iommufd = Busy();
   uint8_t ram = 0;

@@ -123,7 +123,7 @@ absl::StatusOr<VfioMemory*> VfioDeviceSet::MemoryOf(const Surroundings& surround
     CPR_ASSIGN_OR_RETURN(std::unique_ptr<VfioIommufdMemory> by_iommufd,
                          arrived == nullptr
                              ? VfioIommufdMemory::Create(surroundings.memory, instance)
-                             : VfioIommufdMemory::Adopt(surroundings.memory, instance,
+                             : VfioIommufdMemory::Adopt(surroundings.memory, arrived->same_process, instance,
                                                         arrived->state.iommufds[instance].ioas_id, *arrived->fds));
     state_.iommufds.push_back({iommufd, by_iommufd->ioas_id()});
     memory = std::move(by_iommufd);

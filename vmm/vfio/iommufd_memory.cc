@@ -44,12 +44,13 @@ absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> VfioIommufdMemory::Create(con
 }
 
 absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> VfioIommufdMemory::Adopt(const GuestMemory* memory,
-                                                                            uint32_t instance, uint32_t ioas_id,
-                                                                            FdTable& fds) {
+                                                                            bool same_process, uint32_t instance,
+                                                                            uint32_t ioas_id, FdTable& fds) {
   CPR_ASSIGN_OR_RETURN(UniqueFd fd, fds.Take(kIommufdFd, instance, FdKind::kIommufd));
   std::unique_ptr<VfioIommufdMemory> adopted(
       new VfioIommufdMemory(instance, vfio::Iommufd::Adopt(std::move(fd), ioas_id)));
-  CPR_RETURN_IF_ERROR(Annotate(adopted->iommufd_.TakeOver(), NameOf(*memory)));
+  const absl::Status taken = adopted->iommufd_.TakeOver();
+  if (!same_process || StatusErrno(taken) != ENOMEM) CPR_RETURN_IF_ERROR(Annotate(taken, NameOf(*memory)));
   return adopted;
 }
 

@@ -74,8 +74,9 @@ class VfioContainerMemory final : public VfioMemory {
 class VfioIommufdMemory final : public VfioMemory {
  public:
   static absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> Create(const GuestMemory* memory, uint32_t instance);
-  static absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> Adopt(const GuestMemory* memory, uint32_t instance,
-                                                                  uint32_t ioas_id, FdTable& fds);
+  // What has come in `fds`. `same_process`: by execve; then it may stay counted as it was.
+  static absl::StatusOr<std::unique_ptr<VfioIommufdMemory>> Adopt(const GuestMemory* memory, bool same_process,
+                                                                  uint32_t instance, uint32_t ioas_id, FdTable& fds);
 
   uint32_t ioas_id() const { return iommufd_.ioas_id(); }
 

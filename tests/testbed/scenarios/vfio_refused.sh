@@ -166,6 +166,8 @@ under=$too_little_for_two
 # shellcheck disable=SC2046
 guest_with $(by_iommufd "$edu")
 under=
+execute
+copies_on "execute, counted for its user"
 not_taken_over "vfio $edu: guest RAM of 134217728 bytes, which counts twice for a user while it changes hands: devices reach only locked memory, and $(limit 201326592): IOMMU_IOAS_CHANGE_PROCESS: Cannot allocate memory" \
   "$too_little_for_two"
 quit_vmm
