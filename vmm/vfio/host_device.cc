@@ -27,7 +27,8 @@ std::string NodeOf(const std::filesystem::path& device) {
   return "";
 }
 
-// Of those that leave a group to user space.
+// No driver, or one that leaves DMA to user space (`driver_managed_dma` in Linux), so that the group stays viable:
+// vfio-pci, pci-stub, which only keeps others away from a device, and that of PCI Express ports.
 bool IsHarmless(const std::string& driver) {
   return driver.empty() || driver == "vfio-pci" || driver == "pci-stub" || driver == "pcieport";
 }
