@@ -64,9 +64,9 @@ class Iommufd {
   // Whether another process can have it, for check: asks the kernel for what costs nothing in the process that has it.
   // kUnimplemented, in QEMU's words, if it cannot (before Linux 6.14, or memory that is no file's).
   absl::Status CheckHandover() const;
-  // Has it counted for this process. After an error nothing has changed. kResourceExhausted as in Map: until it is done,
-  // the memory counts for both, which one user may not be allowed. A program that has come by execve, whose user pays for
-  // it anyway, may go on without.
+  // Has it counted for this process. After an error nothing has changed. kResourceExhausted as in Map: until it is
+  // done, the memory counts for both, which one user may not be allowed. A program that has come by execve, whose user
+  // pays for it anyway, may go on without.
   absl::Status TakeOver();
 
  private:
