@@ -1,15 +1,11 @@
 #include "libcpr/preserve/live_update.h"
 
-#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include <cerrno>
-#include <cstring>
 #include <map>
 #include <string>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -17,98 +13,18 @@
 #include "libcpr/base/io.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
+#include "libcpr/preserve/fake_live_update.h"
 #include "libcpr/preserve/live_update_uapi.h"
 #include "libcpr/testing/matchers.h"
 
 namespace cpr {
 namespace {
 
+using ::cpr::testing::FakeLiveUpdate;
 using ::cpr::testing::IsOk;
 using ::cpr::testing::StatusIs;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-// Stands in for the kernel's orchestrator, with the rules of kernel/liveupdate: sessions by name, of this kernel for
-// the next one and of the one before; files of memfds alone, each in one session.
-class FakeLiveUpdate {
- public:
-  IoctlFunction Ioctl() {
-    return [this](int fd, unsigned long request, void* argument) {
-      const int error = request == refused_ ? error_ : Answer(fd, request, argument);
-      errno = error;
-      return error == 0 ? 0 : -1;
-    };
-  }
-  void Refuse(unsigned long request, int error) {  // NOLINT(google-runtime-int)
-    refused_ = request;
-    error_ = error;
-  }
-  // Another kernel takes this one's place: no process, and of the sessions those that are open.
-  void Kexec() {
-    old_sessions_ = std::exchange(sessions_, {});
-    open_.clear();
-  }
-  bool Has(const std::string& name) const { return sessions_.count(name) != 0; }
-
- private:
-  struct Session {
-    std::map<uint64_t, UniqueFd> files;  // by token
-    bool retrieved = false;
-  };
-
-  int Answer(int fd, unsigned long request, void* argument) {  // NOLINT(google-runtime-int)
-    if (request == kLiveUpdateCreateSession) return Create(*static_cast<LiveUpdateNamed*>(argument));
-    if (request == kLiveUpdateRetrieveSession) return Retrieve(*static_cast<LiveUpdateNamed*>(argument));
-    const auto session = open_.find(fd);
-    if (session == open_.end()) return EBADF;
-    if (request == kLiveUpdatePreserveFd) return Preserve(*session->second, *static_cast<LiveUpdateFd*>(argument));
-    if (request == kLiveUpdateRetrieveFd) return RetrieveFd(*session->second, *static_cast<LiveUpdateFd*>(argument));
-    if (request == kLiveUpdateFinish) return Finish(*session->second, *static_cast<LiveUpdateFinish*>(argument));
-    return EINVAL;
-  }
-  int Opened(Session& session, int32_t* fd) {
-    *fd = ::eventfd(0, EFD_CLOEXEC);
-    open_[*fd] = &session;
-    return 0;
-  }
-  int Create(LiveUpdateNamed& named) {
-    if (named.size != sizeof(named) || ::strnlen(named.name, sizeof(named.name)) == sizeof(named.name)) return EINVAL;
-    if (Has(named.name)) return EEXIST;
-    return Opened(sessions_[named.name], &named.fd);
-  }
-  int Retrieve(LiveUpdateNamed& named) {
-    if (named.size != sizeof(named)) return EINVAL;
-    const auto session = old_sessions_.find(named.name);
-    if (session == old_sessions_.end()) return ENOENT;
-    if (std::exchange(session->second.retrieved, true)) return EINVAL;
-    return Opened(session->second, &named.fd);
-  }
-  static int Preserve(Session& session, const LiveUpdateFd& preserve) {
-    if (preserve.size != sizeof(preserve) || session.retrieved) return EINVAL;
-    if (session.files.count(preserve.token) != 0) return EEXIST;
-    if (::fcntl(preserve.fd, F_GETFD) < 0) return EBADF;
-    if (::fcntl(preserve.fd, F_GET_SEALS) < 0) return ENOENT;  // it is no memfd
-    session.files[preserve.token] = UniqueFd(::fcntl(preserve.fd, F_DUPFD_CLOEXEC, 0));
-    return 0;
-  }
-  static int RetrieveFd(Session& session, LiveUpdateFd& retrieve) {
-    if (retrieve.size != sizeof(retrieve) || !session.retrieved) return EINVAL;
-    const auto file = session.files.find(retrieve.token);
-    if (file == session.files.end()) return ENOENT;
-    retrieve.fd = ::fcntl(file->second.get(), F_DUPFD_CLOEXEC, 0);
-    return 0;
-  }
-  static int Finish(Session& session, const LiveUpdateFinish& finish) {
-    if (finish.size != sizeof(finish) || finish.reserved != 0 || !session.retrieved) return EINVAL;
-    session.files.clear();
-    return 0;
-  }
-
-  unsigned long refused_ = 0;  // NOLINT(google-runtime-int)
-  int error_ = 0;
-  std::map<std::string, Session> sessions_, old_sessions_;
-  std::map<int, Session*> open_;  // by fd
-};
 
 // A memfd that holds `text`.
 UniqueFd Memfd(absl::string_view text) {
@@ -137,8 +53,8 @@ TEST_F(LiveUpdateTest, WhatIsPreservedIsThereInTheNextKernel) {
     EXPECT_EQ(session.name(), "vm1");
     ASSERT_THAT(session.PreserveFd(ram.get(), 7), IsOk());
     ASSERT_THAT(session.PreserveFd(state.get(), UINT64_MAX), IsOk());
+    kernel_.Kexec();
   }
-  kernel_.Kexec();
   CPR_ASSERT_OK_AND_ASSIGN(LiveUpdateSession session, Device().RetrieveSession("vm1"));
   CPR_ASSERT_OK_AND_ASSIGN(const UniqueFd state, session.RetrieveFd(UINT64_MAX));
   CPR_ASSERT_OK_AND_ASSIGN(const UniqueFd ram, session.RetrieveFd(7));
@@ -188,7 +104,7 @@ TEST_F(LiveUpdateTest, NamesThatDoNotFitNeverReachTheKernel) {
 
 TEST_F(LiveUpdateTest, TheLongestNameArrivesWhole) {
   const std::string name(63, 'x');
-  EXPECT_THAT(Device().CreateSession(name), IsOk());
+  CPR_ASSERT_OK_AND_ASSIGN(const LiveUpdateSession session, Device().CreateSession(name));
   EXPECT_TRUE(kernel_.Has(name));
 }
 
@@ -219,6 +135,16 @@ TEST_F(LiveUpdateTest, OneTokenOneFile) {
   kernel_.Kexec();
   CPR_ASSERT_OK_AND_ASSIGN(LiveUpdateSession retrieved, Device().RetrieveSession("vm1"));
   EXPECT_THAT(retrieved.RetrieveFd(8), StatusIs(absl::StatusCode::kNotFound, HasSubstr("token 8")));
+}
+
+TEST_F(LiveUpdateTest, ASessionThatNobodyHoldsPreservesNothing) {
+  const UniqueFd ram = Memfd("ram");
+  {
+    CPR_ASSERT_OK_AND_ASSIGN(LiveUpdateSession session, Device().CreateSession("vm1"));
+    ASSERT_THAT(session.PreserveFd(ram.get(), 7), IsOk());
+  }
+  kernel_.Kexec();
+  EXPECT_THAT(Device().RetrieveSession("vm1"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("'vm1'")));
 }
 
 TEST_F(LiveUpdateTest, AnotherProcessMayFillASession) {
