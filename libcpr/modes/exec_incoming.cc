@@ -33,12 +33,6 @@ absl::StatusOr<v1::ExecState> ExecStateOf(const ContainerReader& reader) {
   return DecodeProto<v1::ExecState>(view->payload, view->info.version, kOwnVersion);
 }
 
-std::vector<SectionInfo> InfosOf(const ContainerReader& reader) {
-  std::vector<SectionInfo> infos;
-  for (const ContainerReader::View& view : reader.sections()) infos.push_back(view.info);
-  return infos;
-}
-
 // The same descriptors under other numbers. The embedder gets these; the first ones stay for the way back.
 absl::StatusOr<FdTable> Duplicate(const FdTable& table) {
   FdTable copy;
@@ -122,7 +116,7 @@ absl::StatusOr<Incoming::Next> ExecIncomingImpl::Step() {
   Enter(Phase::kCheck);
   CPR_ASSIGN_OR_RETURN(const std::string bytes, ReadContainer(handoff_->state_.get()));
   CPR_ASSIGN_OR_RETURN(const ContainerReader reader, ContainerReader::Parse(bytes));
-  CPR_RETURN_IF_ERROR(CheckSections(InfosOf(reader)));
+  CPR_RETURN_IF_ERROR(CheckSections(reader));
   CPR_ASSIGN_OR_RETURN(const v1::ExecState state, ExecStateOf(reader));
   UniqueFd old_program(state.old_program_fd());
   absl::Status cloexec = SetCloexec(old_program.get(), true);

@@ -47,6 +47,12 @@ absl::Status Incoming::CheckSections(const std::vector<SectionInfo>& claims) {
   return CheckReadable(claims, support);
 }
 
+absl::Status Incoming::CheckSections(const ContainerReader& reader) {
+  std::vector<SectionInfo> infos;
+  for (const ContainerReader::View& view : reader.sections()) infos.push_back(view.info);
+  return CheckSections(infos);
+}
+
 absl::Status Incoming::LoadEarly(const ContainerReader& reader, std::vector<Section> also) {
   SectionRegistry early;
   CPR_RETURN_IF_ERROR(vm_->RegisterEarly(early));

@@ -54,6 +54,7 @@ class Incoming {
   void Enter(Phase phase);
   // check: one error that names every section that this program cannot read.
   absl::Status CheckSections(const std::vector<SectionInfo>& claims);
+  absl::Status CheckSections(const ContainerReader& reader);
   // prepare: loads the early sections (`also` are the mode's own) and has the machine built on the RAM and the fds.
   absl::Status Build(const ContainerReader& reader, FdTable fds, std::vector<Section> also = {});
   // save: loads and validates all late sections, fills copied RAM from `ram_fd`, then applies.

@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
 #include "libcpr/modes/phase.h"
@@ -64,6 +66,25 @@ bool Ownership::Swap(Owner from, Owner to) {
   if (!word()->compare_exchange_strong(expected, static_cast<uint64_t>(to), std::memory_order_acq_rel)) return false;
   changed_at()->store(RealtimeNs(), std::memory_order_relaxed);
   return true;
+}
+
+absl::Status CheckOffered(const Ownership& ownership) {
+  const std::string at =
+      absl::FormatTime(absl::FromUnixNanos(ownership.changed_at_realtime_ns()), absl::LocalTimeZone());
+  switch (ownership.owner()) {
+    case Owner::kOffered:
+      return absl::OkStatus();
+    case Owner::kNew:
+      return absl::FailedPreconditionError(
+          absl::StrCat("the guest was resumed from this state already, at ", at, "; its RAM has moved on since"));
+    case Owner::kOld:
+      return absl::FailedPreconditionError(
+          absl::StrCat("the old VMM took its guest back, at ", at, "; its RAM has moved on since"));
+    case Owner::kReturned:
+    case Owner::kUnspecified:
+      break;
+  }
+  return absl::DataLossError("the ownership word says nothing: the state was never finished");
 }
 
 }  // namespace cpr

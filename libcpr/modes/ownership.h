@@ -20,9 +20,9 @@ enum class Owner : uint64_t {
   kReturned = 4,  // cpr-exec: the keeper took it back for the old program, which is about to start again
 };
 
-// The word that says who owns the guest, in memory that both sides share: a sealed memfd (transfer, exec) or the
-// state's file itself (reboot). Every change is one compare-and-swap, so that exactly one side ever runs the guest,
-// whoever is killed and whenever; no exchange of messages could promise that. Thread-safe.
+// The word that says who owns the guest, in memory that both sides share: a sealed memfd (transfer) or the
+// state's file itself (exec, reboot, luo). Every change is one compare-and-swap, so that exactly one side ever runs the
+// guest, whoever is killed and whenever; no exchange of messages could promise that. Thread-safe.
 class Ownership {
  public:
   // A new word in a sealed memfd of its own, kOld.
@@ -63,6 +63,10 @@ class Ownership {
   Mapping mapping_;
   uint64_t skip_bytes_;  // from the mapping's page boundary to the word
 };
+
+// OK if the guest is offered. kFailedPrecondition: it was taken already, or taken back, and when; kDataLoss: the word
+// says nothing.
+absl::Status CheckOffered(const Ownership& ownership);
 
 }  // namespace cpr
 

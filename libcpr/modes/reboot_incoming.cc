@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/time.h"
 #include "libcpr/base/io.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
@@ -25,12 +24,6 @@ namespace cpr {
 namespace {
 
 constexpr uintptr_t kPageBytes = 4096;
-
-std::vector<SectionInfo> InfosOf(const ContainerReader& reader) {
-  std::vector<SectionInfo> infos;
-  for (const ContainerReader::View& view : reader.sections()) infos.push_back(view.info);
-  return infos;
-}
 
 absl::StatusOr<v1::RamState> RamStateOf(const ContainerReader& reader) {
   const ContainerReader::View* view = reader.Find(kRamSection, 0);
@@ -61,7 +54,6 @@ class RebootIncoming : public Incoming {
   absl::StatusOr<Next> Resume(int file, uint64_t offset_bytes);
 
   absl::Status FindOwnership(const v1::RamState& ram, int file, uint64_t offset_bytes);
-  absl::Status CheckUnused();
   absl::Status CheckRamAgreed(const v1::RamState& ram) const;
 
   RebootIncomingOptions options_;
@@ -148,12 +140,12 @@ absl::StatusOr<Incoming::Next> RebootIncoming::Resume(int file, uint64_t offset_
   if (!state.ok()) return Annotate(state.status(), options_.path);
   const absl::StatusOr<ContainerReader> reader = ContainerReader::Parse(*state);
   if (!reader.ok()) return Annotate(reader.status(), options_.path);
-  CPR_RETURN_IF_ERROR(Annotate(CheckSections(InfosOf(*reader)), options_.path));
+  CPR_RETURN_IF_ERROR(Annotate(CheckSections(*reader), options_.path));
   const absl::StatusOr<v1::RamState> ram = RamStateOf(*reader);
   if (!ram.ok()) return Annotate(ram.status(), options_.path);
   CPR_RETURN_IF_ERROR(CheckRamAgreed(*ram));
   CPR_RETURN_IF_ERROR(Annotate(FindOwnership(*ram, file, offset_bytes), options_.path));
-  CPR_RETURN_IF_ERROR(CheckUnused());
+  CPR_RETURN_IF_ERROR(Annotate(CheckOffered(*ownership_), options_.path));
   Enter(Phase::kPrepare);
   CPR_RETURN_IF_ERROR(Annotate(Build(*reader, FdTable()), options_.path));
   CPR_RETURN_IF_ERROR(Annotate(Restore(*reader, file), options_.path));
@@ -182,26 +174,6 @@ absl::Status RebootIncoming::FindOwnership(const v1::RamState& ram, int file, ui
   if (ram_path.empty()) return absl::DataLossError("there is an id of a mark, and no RAM that it could lie beside");
   CPR_ASSIGN_OR_RETURN(ownership_, OpenRamMark(ram_path, ram.mark_id()));
   return absl::OkStatus();
-}
-
-absl::Status RebootIncoming::CheckUnused() {
-  const absl::Time when = absl::FromUnixNanos(ownership_->changed_at_realtime_ns());
-  const std::string at = absl::FormatTime(when, absl::LocalTimeZone());
-  switch (ownership_->owner()) {
-    case Owner::kOffered:
-      return absl::OkStatus();
-    case Owner::kNew:
-      return absl::FailedPreconditionError(absl::StrCat(
-          options_.path, ": the guest was resumed from this state already, at ", at, "; its RAM has moved on since"));
-    case Owner::kOld:
-      return absl::FailedPreconditionError(
-          absl::StrCat(options_.path, ": the old VMM took its guest back, at ", at, "; its RAM has moved on since"));
-    case Owner::kReturned:
-    case Owner::kUnspecified:
-      break;
-  }
-  return absl::DataLossError(
-      absl::StrCat(options_.path, ": the ownership word says nothing: the state was never finished"));
 }
 
 absl::Status RebootIncoming::CheckRamAgreed(const v1::RamState& ram) const {
