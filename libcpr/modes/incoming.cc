@@ -129,9 +129,9 @@ absl::Status Incoming::TakeAndRun() {
   vm_->Run();
   clock_.End();
   // The monotonic clock begins anew when the host boots: over a reboot only the wall clock tells.
-  const bool reboot = mode_ == Mode::kReboot;
-  const int64_t now_ns = reboot ? RealtimeNs() : MonotonicNs();
-  const int64_t paused_at_ns = reboot ? handover_.paused_at_realtime_ns() : handover_.paused_at_monotonic_ns();
+  const bool by_wall = OutlivesKernel(mode_);
+  const int64_t now_ns = by_wall ? RealtimeNs() : MonotonicNs();
+  const int64_t paused_at_ns = by_wall ? handover_.paused_at_realtime_ns() : handover_.paused_at_monotonic_ns();
   pause_ns_ = now_ns - std::clamp<int64_t>(paused_at_ns, 0, now_ns);
   SumUpPhases();
   return absl::OkStatus();

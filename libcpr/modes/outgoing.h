@@ -38,8 +38,9 @@ class Outgoing {
   // Calls the handover off: kCancelled when it was rolled back, kFailedPrecondition when the guest has gone already.
   absl::Status Cancel();
 
-  // After a cpr-reboot that has succeeded: its user wants the guest to go on here after all. OK: the state is void now,
-  // and the embedder may run the guest. kFailedPrecondition: it has been resumed elsewhere (the error says when).
+  // After a cpr-reboot or cpr-luo that has succeeded: its user wants the guest to go on here after all. OK: the state
+  // is void now, and the embedder may run the guest. kFailedPrecondition: it has been resumed elsewhere (the error says
+  // when).
   absl::Status Reclaim();
 
   Phase phase() const { return clock_.phase(); }

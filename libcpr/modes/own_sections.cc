@@ -91,7 +91,7 @@ SectionInfo OwnSectionInfo(absl::string_view name, Stage stage, uint32_t instanc
 
 std::vector<SectionSupport> OwnSupport() {
   std::vector<SectionSupport> support;
-  for (const absl::string_view name : {kRamSection, kRamCopySection, kHandoverSection, kExecSection}) {
+  for (const absl::string_view name : {kRamSection, kRamCopySection, kHandoverSection, kExecSection, kLuoSection}) {
     support.push_back({std::string(name), kOwnVersion});
   }
   return support;
@@ -104,6 +104,7 @@ Mode ModeFromProto(v1::HandoverMode mode) {
 static_assert(static_cast<int>(Mode::kReboot) == v1::HANDOVER_MODE_REBOOT);
 static_assert(static_cast<int>(Mode::kTransfer) == v1::HANDOVER_MODE_TRANSFER);
 static_assert(static_cast<int>(Mode::kExec) == v1::HANDOVER_MODE_EXEC);
+static_assert(static_cast<int>(Mode::kLuo) == v1::HANDOVER_MODE_LUO);
 
 Section SaveOnly(SectionInfo info, std::function<absl::Status(std::string*)> save) {
   return {std::move(info), std::move(save),
@@ -146,7 +147,9 @@ absl::StatusOr<std::vector<RamBlock>> BlocksFromState(Mode mode, const v1::RamSt
     }
     CPR_ASSIGN_OR_RETURN(const RamBlockLayout layout, RamBlockLayoutFromProto(block.layout()));
     CPR_ASSIGN_OR_RETURN(UniqueFd fd, fds.Take(RamFdName(layout.name), 0, RamFdKind(layout.backing)));
-    CPR_ASSIGN_OR_RETURN(RamBlock arrived, RamBlock::FromProto(block.layout(), std::move(fd)));
+    // The next kernel's memfds have other inodes: there the token tells which file it is.
+    CPR_ASSIGN_OR_RETURN(RamBlock arrived, mode == Mode::kLuo ? RamBlock::Create(layout, std::move(fd))
+                                                              : RamBlock::FromProto(block.layout(), std::move(fd)));
     blocks.push_back(std::move(arrived));
   }
   return blocks;

@@ -18,6 +18,7 @@ constexpr absl::string_view kRamSection = "cpr/ram";            // early: the RA
 constexpr absl::string_view kRamCopySection = "cpr/ram-copy";   // late: extents of a block that was copied
 constexpr absl::string_view kHandoverSection = "cpr/handover";  // late: mode and times
 constexpr absl::string_view kExecSection = "cpr/exec";          // early: fds and the way back
+constexpr absl::string_view kLuoSection = "cpr/luo";            // early: fds and their tokens
 
 // The version of all of them, written and read.
 constexpr uint32_t kOwnVersion = 1;
@@ -34,8 +35,8 @@ Mode ModeFromProto(v1::HandoverMode mode);
 Section SaveOnly(SectionInfo info, std::function<absl::Status(std::string* payload)> save);
 Section LoadOnly(SectionInfo info, std::function<absl::Status(absl::string_view payload, uint32_t version)> load);
 
-// Outgoing, transfer and exec: adds "cpr/ram", and a duplicate of each block's fd to `inventory.fds`, under the name
-// that RamFdName gives. kFailedPrecondition, in QEMU's words: a block that does not outlive this process.
+// Outgoing, transfer, exec and luo: adds "cpr/ram", and a duplicate of each block's fd to `inventory.fds`, under the
+// name that RamFdName gives. kFailedPrecondition, in QEMU's words: a block that does not outlive this process.
 absl::Status AddSharedRam(Inventory& inventory);
 
 // Outgoing, reboot: adds "cpr/ram". `copied[i]` is set for blocks that have to be copied into the state. `mark_id` is
@@ -43,7 +44,7 @@ absl::Status AddSharedRam(Inventory& inventory);
 absl::Status AddRebootRam(Inventory& inventory, bool ignore_shared, std::vector<bool>* copied,
                           absl::string_view mark_id = "");
 
-// Incoming: the blocks of a loaded "cpr/ram". Transfer and exec take their fds out of `fds`. Reboot opens the paths
+// Incoming: the blocks of a loaded "cpr/ram". All but reboot take their fds out of `fds`. Reboot opens the paths
 // again and refuses a file that is not the one the state speaks of; a block without a file to find gets a new memfd.
 absl::StatusOr<std::vector<RamBlock>> BlocksFromState(Mode mode, const v1::RamState& state, FdTable& fds);
 

@@ -21,6 +21,8 @@ absl::string_view ModeName(Mode mode) {
       return "cpr-transfer";
     case Mode::kExec:
       return "cpr-exec";
+    case Mode::kLuo:
+      return "cpr-luo";
     case Mode::kUnspecified:
       break;
   }

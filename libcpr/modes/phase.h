@@ -8,9 +8,13 @@
 
 namespace cpr {
 
-// How a guest changes hands. The names are QEMU's: "cpr-reboot", "cpr-transfer", "cpr-exec".
-enum class Mode { kUnspecified, kReboot, kTransfer, kExec };
+// How a guest changes hands. The names are QEMU's: "cpr-reboot", "cpr-transfer", "cpr-exec"; and ours: "cpr-luo".
+enum class Mode { kUnspecified, kReboot, kTransfer, kExec, kLuo };
 absl::string_view ModeName(Mode mode);
+
+// True if the host's kernel may be another one when the guest runs again: what it held for the old VMM, connections,
+// taps, devices, is made anew.
+constexpr bool OutlivesKernel(Mode mode) { return mode == Mode::kReboot || mode == Mode::kLuo; }
 
 // The six phases of a handover, the same in every mode. The guest is paused in kStop, kSave and kCommit.
 enum class Phase { kCheck, kPrepare, kStop, kSave, kCommit, kResume };

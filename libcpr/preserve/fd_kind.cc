@@ -48,8 +48,12 @@ bool IsMisc(const Description& d, unsigned minor_number) {
 constexpr unsigned kTunMinor = 200;
 constexpr unsigned kVfioContainerMinor = 196;
 
+// A memfd that Live Update has brought over from another kernel has lost its name (mm/memfd_luo.c).
+bool IsNamelessMemfd(const Description& d) { return d.st.st_nlink == 0 && d.link == "/ (deleted)"; }
+
 bool IsMemfd(int, const Description& d) {
-  return S_ISREG(d.st.st_mode) && (absl::StartsWith(d.link, "/memfd:") || absl::StartsWith(d.link, "/anon_hugepage"));
+  return S_ISREG(d.st.st_mode) && (absl::StartsWith(d.link, "/memfd:") ||
+                                   absl::StartsWith(d.link, "/anon_hugepage") || IsNamelessMemfd(d));
 }
 bool IsFile(int fd, const Description& d) {
   return (S_ISREG(d.st.st_mode) && !IsMemfd(fd, d)) || S_ISBLK(d.st.st_mode);

@@ -88,6 +88,7 @@ absl::Status ToyVm::Describe(Mode mode, Inventory& inventory) {
     inventory.blocks.push_back(std::move(copy));
     inventory.mapped.push_back(ram_.data());
   }
+  // A memfd also outlives the kernel in a Live Update session.
   if (mode != Mode::kReboot) CPR_RETURN_IF_ERROR(inventory.fds.AddDup("extra", 0, FdKind::kMemfd, extra.get()));
   CPR_RETURN_IF_ERROR(RegisterEarly(inventory.sections));
   Section late;

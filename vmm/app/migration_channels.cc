@@ -47,6 +47,7 @@ absl::StatusOr<std::unique_ptr<Outgoing>> MigrationDriver::MakeOutgoing(const Ch
       return MakeExec(channels.main, vm);
     case Mode::kReboot:
       return MakeReboot(channels.main, vm);
+    case Mode::kLuo:
     case Mode::kUnspecified:
       break;
   }
