@@ -72,5 +72,28 @@ TEST(Surface, RefusedStateLeavesRoomForAnotherTry) {
   EXPECT_THAT(rig->view().Verify(kTimeout), IsOk());
 }
 
+// What it does is for a host with Live Update: the testbed's scenario luo.
+TEST(Surface, LuoIsRefusedWithTheReasonAndTheGuestRunsOn) {
+  CPR_SKIP_WITHOUT_KVM();
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestRig> rig, GuestRig::Start({}));
+  ASSERT_THAT(rig->vmm().SetMode(Mode::kLuo), IsOk());
+  EXPECT_THAT(rig->vmm().Migrate("luo:vm1").message(),
+              HasSubstr("Memory region ram0 is not compatible with cpr-luo: it is of kind file"));
+  EXPECT_THAT(rig->view().AwaitBeats(kTimeout), IsOk());
+  EXPECT_THAT(rig->view().Verify(kTimeout), IsOk());
+}
+
+TEST(Surface, LuoOfASessionThatIsNotThereLeavesRoomForAnotherTry) {
+  CPR_SKIP_WITHOUT_KVM();
+  CPR_ASSERT_OK_AND_ASSIGN(const std::unique_ptr<GuestRig> rig, GuestRig::Start({}));
+  CPR_ASSERT_OK_AND_ASSIGN(Vmm next, rig->StartAnother({"-incoming", "defer"}));
+  for (int i = 0; i < 2; ++i) {
+    const JsonValue uri = JsonMembers({{"uri", JsonText("luo:nobody")}});
+    ASSERT_THAT(next.qmp().Execute("migrate-incoming", uri), IsOk());
+    EXPECT_THAT(next.qmp().AwaitMigration(), StatusIs(absl::StatusCode::kAborted, HasSubstr("Live Update")));
+    EXPECT_THAT(next.qmp().AwaitStatus("inmigrate"), IsOk());
+  }
+}
+
 }  // namespace
 }  // namespace cpr

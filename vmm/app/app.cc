@@ -105,7 +105,7 @@ absl::Status App::StartMachine() {
 
 absl::Status App::StartWaiting() {
   run_state_ = RunState::kInmigrate;
-  arriving_ = std::make_unique<Arriving>(this);
+  arriving_ = std::make_unique<Arriving>(this, DescribeGiven(setup_.options));
   if (setup_.handoff != nullptr) return migration_->StartExecIncoming(std::move(setup_.handoff), arriving_.get());
   const IncomingOptions& incoming = *setup_.options.incoming;
   if (incoming.cpr.has_value()) return migration_->AwaitTransfer(*incoming.cpr, incoming.main, arriving_.get());
@@ -128,6 +128,10 @@ MigrationDriver::Hooks App::DriverHooks() {
   hooks.gone = [this] {
     if (migration_->mode() == Mode::kTransfer) events_->LetGuestArrive();
     SetRunState(RunState::kPostmigrate);
+    if (migration_->mode() == Mode::kLuo) {
+      Say("the guest is in the Live Update session for as long as this program runs: kexec takes it over, "
+          "cont takes it back, quit loses it");
+    }
   };
   hooks.arrived = [this] { OnArrived(); };
   hooks.failed = [this](const absl::Status& why) { OnIncomingFailed(why); };
@@ -151,17 +155,28 @@ void App::OnArrived() {
 
 void App::OnIncomingFailed(const absl::Status& why) {
   Say(absl::StrCat("incoming migration failed: ", why.message()));
-  // Whoever asked by a monitor hears it there and may try again; what the command line asked for cannot be.
+  // Whoever asked by a monitor hears it there and may try again; what the command line asked for cannot be. A Live
+  // Update session that was retrieved is kept for another try: no other program could have it.
   const std::optional<IncomingOptions>& incoming = setup_.options.incoming;
-  if (incoming.has_value() && !incoming->main.has_value()) {
-    arriving_ = std::make_unique<Arriving>(this);
-    if (!incoming->cpr.has_value()) return;
-    const absl::Status awaited = migration_->AwaitTransfer(*incoming->cpr, std::nullopt, arriving_.get());
-    if (awaited.ok()) return;
+  const bool keeps = migration_->keeps_session();
+  if (keeps || (incoming.has_value() && !incoming->main.has_value())) {
+    const absl::Status awaited = AwaitAnother(/*words_count=*/!keeps || !arriving_->words_differ());
+    if (awaited.ok() || keeps) return;
     Say(absl::StrCat("cpr channel: ", awaited.message()));
   }
   exit_code_ = kFailureExitCode;
   loop_->Stop();
+}
+
+absl::Status App::AwaitAnother(bool words_count) {
+  if (migration_->keeps_session()) {
+    Say(absl::StrCat("the guest is lost if this program ends; migrate_incoming tries again",
+                     words_count ? "" : ", and goes by the machine that arrives alone"));
+  }
+  arriving_ = std::make_unique<Arriving>(this, words_count ? DescribeGiven(setup_.options) : MachineDescription());
+  const std::optional<IncomingOptions>& incoming = setup_.options.incoming;
+  if (!incoming.has_value() || !incoming->cpr.has_value()) return absl::OkStatus();
+  return migration_->AwaitTransfer(*incoming->cpr, std::nullopt, arriving_.get());
 }
 
 void App::SetRunState(RunState state) {

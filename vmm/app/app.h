@@ -84,6 +84,8 @@ class App final : public MonitorTarget {
   // The guest runs here from now on, or stays paused as it was.
   void OnArrived();
   void OnIncomingFailed(const absl::Status& why);
+  // Waits for the next try. `words_count`: the command line's words must not differ from what arrives.
+  absl::Status AwaitAnother(bool words_count);
   void OnGuestEvent(GuestEvent event, const std::string& text);
   absl::Status ResetMachine(bool by_guest, const std::string& reason);
   absl::Status RequireMachine() const;

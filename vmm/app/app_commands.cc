@@ -139,7 +139,7 @@ absl::Status App::MigrateIncoming(const Channels& channels) {
 
 std::vector<CprReadiness> App::Readiness() {
   std::vector<CprReadiness> all;
-  for (const Mode mode : {Mode::kReboot, Mode::kTransfer, Mode::kExec}) {
+  for (const Mode mode : {Mode::kReboot, Mode::kTransfer, Mode::kExec, Mode::kLuo}) {
     CprReadiness readiness{mode, {}};
     if (machine_ == nullptr) {
       readiness.blockers = {"Guest is waiting for an incoming migration"};

@@ -1,10 +1,11 @@
 #include "vmm/app/app_handover.h"
 
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/status_macros.h"
-#include "vmm/options/description.h"
+#include "libcpr/preserve/live_update.h"
 
 namespace cpr {
 namespace {
@@ -44,6 +45,10 @@ std::vector<std::string> App::Leaving::Blockers(Mode mode) {
   if (mode == Mode::kReboot && has_vfio && app_->run_state_ != RunState::kSuspended) {
     blockers.push_back("VFIO device only supports cpr-reboot for runstate suspended");
   }
+  if (mode == Mode::kLuo) {
+    const absl::Status there = LiveUpdate::Open().status();
+    if (!there.ok()) blockers.push_back(std::string(there.message()));
+  }
   const SandboxOption& sandbox = app_->setup_.options.sandbox;
   if (mode == Mode::kExec && sandbox.on && !sandbox.spawn) {
     blockers.push_back("-sandbox spawn=deny lets no other program be executed");
@@ -72,9 +77,8 @@ void App::Leaving::Resume() {
   app_->SetRunState(before_);
 }
 
-App::Arriving::Arriving(App* app)
-    : MachineIncoming(&*app->system_, app->loop_.get(), DescribeGiven(app->setup_.options),
-                      app->setup_.handoff != nullptr,
+App::Arriving::Arriving(App* app, MachineDescription given)
+    : MachineIncoming(&*app->system_, app->loop_.get(), std::move(given), app->setup_.handoff != nullptr,
                       [app](GuestEvent event, const std::string& text) { app->OnGuestEvent(event, text); }),
       app_(app),
       returned_(app->setup_.handoff != nullptr && app->setup_.handoff->returned_because().has_value()) {}

@@ -7,6 +7,7 @@
 #include "vmm/app/app.h"
 #include "vmm/machine/incoming_vm.h"
 #include "vmm/machine/outgoing_vm.h"
+#include "vmm/options/description.h"
 
 // The app's part in a handover, beside the machine's: what its user sees meanwhile, and the state that the guest is in
 // to its user. For the app's own sources alone.
@@ -33,7 +34,8 @@ class App::Leaving final : public MachineOutgoing {
 // The machine on its way in. `app` must outlive it.
 class App::Arriving final : public MachineIncoming {
  public:
-  explicit Arriving(App* app);
+  // `given`: the words that count.
+  Arriving(App* app, MachineDescription given);
 
   std::vector<SectionSupport> Supported() override { return app_->setup_.reads; }
   absl::Status Build(Inventory& arrived) override;

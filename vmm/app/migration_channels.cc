@@ -1,5 +1,3 @@
-#include "vmm/app/migration_driver.h"
-
 #include <fcntl.h>
 
 #include <utility>
@@ -8,9 +6,12 @@
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/io.h"
 #include "libcpr/base/status_macros.h"
+#include "libcpr/modes/luo.h"
 #include "libcpr/modes/reboot.h"
+#include "libcpr/preserve/live_update.h"
 #include "libcpr/preserve/socket.h"
 #include "libcpr/preserve/stream_socket.h"
+#include "vmm/app/migration_driver.h"
 
 // What each mode is given for the channels that a user names.
 
@@ -48,6 +49,7 @@ absl::StatusOr<std::unique_ptr<Outgoing>> MigrationDriver::MakeOutgoing(const Ch
     case Mode::kReboot:
       return MakeReboot(channels.main, vm);
     case Mode::kLuo:
+      return CreateLuoOutgoing({channels.main.name, [this](Phase phase) { OnPhase(phase); }}, vm);
     case Mode::kUnspecified:
       break;
   }
@@ -108,6 +110,26 @@ absl::StatusOr<std::unique_ptr<Outgoing>> MigrationDriver::MakeExec(const Addres
   return CreateExecOutgoing(std::move(options), vm);
 }
 
+absl::StatusOr<LiveUpdateSession*> MigrationDriver::FindSession(const std::string& name) {
+  auto session = sessions_.find(name);
+  if (session == sessions_.end()) {
+    CPR_ASSIGN_OR_RETURN(LiveUpdate device, LiveUpdate::Open());
+    CPR_ASSIGN_OR_RETURN(LiveUpdateSession retrieved, device.RetrieveSession(name));
+    session = sessions_.emplace(name, std::move(retrieved)).first;
+  }
+  return &session->second;
+}
+
+absl::Status MigrationDriver::StartLuo(const std::string& name, IncomingVm* vm) {
+  LuoIncomingOptions options;
+  options.session = [this, name] { return FindSession(name); };
+  options.observer = [this](Phase phase) { OnPhase(phase); };
+  CPR_ASSIGN_OR_RETURN(incoming_, CreateLuoIncoming(std::move(options), vm));
+  session_ = name;
+  Begin(Mode::kLuo);
+  return Watch(incoming_->fd(), &MigrationDriver::AdvanceIncoming);
+}
+
 absl::Status MigrationDriver::StartMain(const Address& main) {
   switch (main.transport) {
     case Transport::kUnix: {
@@ -151,9 +173,8 @@ absl::Status MigrationDriver::StartIncoming(const Address& main, bool ignore_sha
     return absl::InvalidArgumentError(absl::StrCat(
         FormatUri(main), ": a cpr-transfer needs a cpr channel, too: a second -incoming on the command line"));
   }
-  if (main.transport == Transport::kMemfd || main.transport == Transport::kLuo) {
-    return NotHere(main, "file:, exec: or fd:");
-  }
+  if (main.transport == Transport::kMemfd) return NotHere(main, "file:, exec:, fd: or luo:");
+  if (main.transport == Transport::kLuo) return StartLuo(main.name, vm);
   RebootIncomingOptions options;
   options.path = main.transport == Transport::kFile ? main.path : FormatUri(main);
   options.offset_bytes = main.offset_bytes;

@@ -75,12 +75,16 @@ void MigrationDriver::AdvanceIncoming() {
   Finish(done.status());
   if (!done.ok()) {
     DropIncoming();  // room for another try
+    session_.clear();
     return hooks_.failed(done.status());
   }
   if (exec_incoming_ != nullptr) WatchKeeper(exec_incoming_->keeper_pid());
   hooks_.arrived();
   // The guest runs: closing what brought it here has time.
-  loop_->Post([this] { DropIncoming(); });
+  loop_->Post([this] {
+    DropIncoming();
+    sessions_.erase(session_);
+  });
 }
 
 // What has been measured is kept.

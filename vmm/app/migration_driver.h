@@ -2,6 +2,7 @@
 #define VMM_APP_MIGRATION_DRIVER_H_
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,7 @@
 #include "libcpr/modes/outgoing.h"
 #include "libcpr/modes/transfer.h"
 #include "libcpr/modes/vm.h"
+#include "libcpr/preserve/live_update.h"
 #include "vmm/app/named_fds.h"
 #include "vmm/event_loop/event_loop.h"
 #include "vmm/monitor/migration_settings.h"
@@ -47,7 +49,7 @@ class MigrationDriver {
   // Waits for a cpr-transfer at `cpr`; its main channel is given now or by ListenMain.
   absl::Status AwaitTransfer(const Address& cpr, const std::optional<Address>& main, IncomingVm* vm);
   // migrate-incoming: `main` is where the state of a cpr-transfer comes from, or the file, command or stream of a
-  // cpr-reboot.
+  // cpr-reboot, or the session of a cpr-luo.
   absl::Status StartIncoming(const Address& main, bool ignore_shared, IncomingVm* vm);
   absl::Status StartExecIncoming(std::unique_ptr<ExecHandoff> handoff, IncomingVm* vm);
 
@@ -59,6 +61,9 @@ class MigrationDriver {
   // Keeps `fd` for addresses "fd:`name`".
   void AdoptFd(absl::string_view name, UniqueFd fd) { fds_.Adopt(name, std::move(fd)); }
 
+  // Whether a Live Update session is kept here whose guest has not arrived: it would be lost with this program.
+  bool keeps_session() const { return !sessions_.empty(); }
+
   bool outgoing_active() const { return outgoing_ != nullptr && !IsFinal(info_.status); }
   MigrationInfo info() const;
   Mode mode() const { return mode_; }
@@ -69,6 +74,9 @@ class MigrationDriver {
   absl::StatusOr<std::unique_ptr<Outgoing>> MakeReboot(const Address& main, OutgoingVm* vm);
   absl::StatusOr<std::unique_ptr<Outgoing>> MakeExec(const Address& main, OutgoingVm* vm);
   absl::Status StartMain(const Address& main);
+  absl::Status StartLuo(const std::string& name, IncomingVm* vm);
+  // Of the kernel before, or kept from an earlier try. kNotFound: there is none. Lent.
+  absl::StatusOr<LiveUpdateSession*> FindSession(const std::string& name);
   absl::Status Watch(int fd, void (MigrationDriver::*advance)());
   void AdvanceOutgoing();
   void AdvanceIncoming();
@@ -97,6 +105,8 @@ class MigrationDriver {
   std::optional<std::string> returned_because_;
   UniqueFd keeper_pidfd_;
   NamedFds fds_;
+  std::map<std::string, LiveUpdateSession> sessions_;  // retrieved and kept whatever fails, by name
+  std::string session_;                                // that the guest comes from
 };
 
 }  // namespace cpr

@@ -49,7 +49,9 @@ absl::Status MachineIncoming::DropOtherPortsFds(const MachineDescription& descri
 }
 
 absl::Status MachineIncoming::Build(Inventory& arrived) {
-  CPR_ASSIGN_OR_RETURN(MachineDescription description, JoinDescriptions(given_, early_.description));
+  absl::StatusOr<MachineDescription> joined = JoinDescriptions(given_, early_.description);
+  words_differ_ = !joined.ok();
+  CPR_ASSIGN_OR_RETURN(MachineDescription description, std::move(joined));
   if (early_.kvm.vcpus.size() != description.vcpus) {
     return absl::DataLossError(
         absl::StrCat("the state describes ", early_.kvm.vcpus.size(), " vCPUs, its machine has ", *description.vcpus));

@@ -33,6 +33,8 @@ class MachineIncoming : public IncomingVm {
   // Gives the chardevs their turn again. Whether the vCPUs run is for a subclass to say.
   void Run() override;
 
+  // Whether Build has failed because of `given`.
+  bool words_differ() const { return words_differ_; }
   // Null before Build.
   Machine* machine() { return machine_.get(); }
   std::unique_ptr<Machine> TakeMachine() { return std::move(machine_); }
@@ -48,6 +50,7 @@ class MachineIncoming : public IncomingVm {
   const bool same_process_;
   const Machine::EventCallback on_event_;
   EarlyState early_;
+  bool words_differ_ = false;
   std::unique_ptr<Machine> machine_;
 };
 

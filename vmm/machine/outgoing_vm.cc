@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "libcpr/base/status_macros.h"
+#include "libcpr/modes/luo.h"
 
 namespace cpr {
 
@@ -12,12 +13,18 @@ std::vector<std::string> MachineOutgoing::Blockers(Mode mode) {
   // A device that is opened anew has its pages before the state's RAM comes, which private RAM gets others for.
   const bool any_ram = mode == Mode::kReboot && machine_->vfio_devices() == nullptr;
   for (const RamBlock& block : machine_->memory().blocks()) {
-    if (any_ram || block.SurvivesProcess()) continue;
-    blockers.push_back(absl::StrCat("Memory region ", block.name(),
-                                    " is not compatible with CPR. share=on is required for memory-backend objects, and "
-                                    "aux-ram-share=on is required."));
+    if (!any_ram && !block.SurvivesProcess()) {
+      blockers.push_back(absl::StrCat("Memory region ", block.name(),
+                                      " is not compatible with CPR. share=on is required for memory-backend objects, "
+                                      "and aux-ram-share=on is required."));
+    } else if (const absl::Status kept = CheckLuoRam(block); mode == Mode::kLuo && !kept.ok()) {
+      blockers.push_back(std::string(kept.message()));
+    }
   }
-  if (mode != Mode::kReboot && machine_->vfio_devices() != nullptr) {
+  if (mode == Mode::kLuo && machine_->vfio_devices() != nullptr) {
+    blockers.push_back("VFIO devices cannot be used with cpr-luo: no kernel hands them to the next one");
+  }
+  if (!OutlivesKernel(mode) && machine_->vfio_devices() != nullptr) {
     for (std::string& blocker : machine_->vfio_devices()->HandoverBlockers()) blockers.push_back(std::move(blocker));
   }
   return blockers;
@@ -29,13 +36,13 @@ absl::Status MachineOutgoing::Describe(Mode mode, Inventory& inventory) {
   early_ = {.description = machine_->description(),
             .kvm = machine_->kvm_plan(),
             .vfio = vfio == nullptr ? std::nullopt : std::make_optional(vfio->state())};
-  if (vfio != nullptr) early_.vfio->devices_come = mode != Mode::kReboot;
+  if (vfio != nullptr) early_.vfio->devices_come = !OutlivesKernel(mode);
   CPR_ASSIGN_OR_RETURN(kvm::VcpuSavePlan plan, PlanSave(machine_->system(), machine_->kvm_plan()));
   CPR_ASSIGN_OR_RETURN(inventory.blocks, machine_->memory().DupBlocks());
   inventory.mapped = machine_->memory().mapped();
   CPR_RETURN_IF_ERROR(AddEarlySections(&early_, /*incoming=*/false, inventory.sections));
   CPR_RETURN_IF_ERROR(AddLateSections(machine_, std::move(plan), inventory.sections));
-  if (mode == Mode::kReboot) return absl::OkStatus();
+  if (OutlivesKernel(mode)) return absl::OkStatus();
   if (vfio != nullptr) {
     CPR_RETURN_IF_ERROR(vfio->AddFds(inventory.fds));
     CPR_RETURN_IF_ERROR(vfio->Release());
@@ -77,8 +84,8 @@ void MachineOutgoing::Resume() {
 }
 
 void MachineOutgoing::Release() {
-  if (machine_->serial() != nullptr && mode_ != Mode::kReboot) machine_->serial()->ReleaseToPeer();
-  if (machine_->devices() != nullptr) machine_->devices()->ReleaseToPeer(/*fds_went=*/mode_ != Mode::kReboot);
+  if (machine_->serial() != nullptr && !OutlivesKernel(mode_)) machine_->serial()->ReleaseToPeer();
+  if (machine_->devices() != nullptr) machine_->devices()->ReleaseToPeer(/*fds_went=*/!OutlivesKernel(mode_));
 }
 
 absl::Status MachineOutgoing::TakeImagesBack() {

@@ -23,8 +23,8 @@ class MachineOutgoing : public OutgoingVm {
   void Release() override;
   // A handover that failed before Pause: what Describe held back goes on.
   void Abandon();
-  // After Release in cpr-reboot, before the guest is taken back from its state: disk images are ours alone again.
-  // kFailedPrecondition: somebody else has one; nothing has changed then. Release undoes it.
+  // After Release in cpr-reboot or cpr-luo, before the guest is taken back from its state: disk images are ours alone
+  // again. kFailedPrecondition: somebody else has one; nothing has changed then. Release undoes it.
   absl::Status TakeImagesBack();
 
  private:

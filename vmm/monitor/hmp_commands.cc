@@ -56,7 +56,8 @@ absl::Status StartIncoming(HmpMonitor& monitor, const Args& args) {
   CPR_RETURN_IF_ERROR(monitor.target().MigrateIncoming(channels));
   // What can be read at once is waited for, so that a script's next line meets the guest. A stream waits for whoever
   // writes to it, and the user must be able to give up.
-  if (channels.main.transport == Transport::kFile) monitor.WaitForMigration();
+  const Transport transport = channels.main.transport;
+  if (transport == Transport::kFile || transport == Transport::kLuo) monitor.WaitForMigration();
   return absl::OkStatus();
 }
 

@@ -202,6 +202,15 @@ TEST_F(HmpMonitorTest, IncomingWaitsForFilesButNotForPeers) {
   EXPECT_THAT(target_.calls, ElementsAre("incoming tcp:0:44444", "incoming file:vm.state"));
 }
 
+TEST_F(HmpMonitorTest, IncomingWaitsForSessions) {
+  target_.info.status = MigrationStatus::kSetup;
+  monitor_.Receive("migrate_incoming luo:vm1\n");
+  EXPECT_EQ(output_, "");
+  EndMigration(MigrationStatus::kCompleted);
+  EXPECT_EQ(output_, "(cpr-vmm) ");
+  EXPECT_THAT(target_.calls, ElementsAre("incoming luo:vm1"));
+}
+
 TEST_F(HmpMonitorTest, ComplainsInQemusWords) {
   const struct {
     std::string line;

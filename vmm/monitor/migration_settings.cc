@@ -10,7 +10,7 @@
 namespace cpr {
 namespace {
 
-constexpr Mode kModes[] = {Mode::kReboot, Mode::kTransfer, Mode::kExec};
+constexpr Mode kModes[] = {Mode::kReboot, Mode::kTransfer, Mode::kExec, Mode::kLuo};
 
 struct Conflict {
   absl::string_view capability;
@@ -143,16 +143,23 @@ absl::Status MigrationSettings::CheckExec(const Address& main) const {
   return CheckIncomingWords(exec_command_, main);
 }
 
+absl::Status MigrationSettings::CheckLuo(const Address& main) {
+  if (main.transport == Transport::kLuo) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      FormatUri(main), " cannot be used with cpr-luo: the state lies beside the RAM, in a session; use luo:SESSION"));
+}
+
 absl::Status MigrationSettings::CheckOutgoing(const Channels& channels) const {
   if (!mode_.has_value()) {
     return absl::FailedPreconditionError(
-        "mode normal is live migration, which this program does not do; set mode to cpr-reboot, cpr-transfer or "
-        "cpr-exec");
+        "mode normal is live migration, which this program does not do; set mode to cpr-reboot, cpr-transfer, "
+        "cpr-exec or cpr-luo");
   }
   if (*mode_ == Mode::kTransfer) return CheckTransfer(channels);
   if (channels.cpr.has_value()) {
     return absl::InvalidArgumentError(absl::StrCat("the 'cpr' channel is for cpr-transfer, and mode is ", mode_name()));
   }
+  if (*mode_ == Mode::kLuo) return CheckLuo(channels.main);
   CPR_RETURN_IF_ERROR(*mode_ == Mode::kExec ? CheckExec(channels.main) : CheckReboot(channels.main));
   return channels.main.transport == Transport::kLuo ? WrongMode(channels.main, "cpr-luo") : absl::OkStatus();
 }

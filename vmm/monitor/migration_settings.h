@@ -43,6 +43,7 @@ class MigrationSettings {
   absl::Status CheckTransfer(const Channels& channels) const;
   absl::Status CheckReboot(const Address& main) const;
   absl::Status CheckExec(const Address& main) const;
+  static absl::Status CheckLuo(const Address& main);
 
   std::optional<Mode> mode_;
   std::vector<std::string> exec_command_;

@@ -29,13 +29,13 @@ TEST(MigrationSettingsTest, StartsNormal) {
   EXPECT_EQ(settings.mode_name(), "normal");
   EXPECT_FALSE(settings.ignore_shared());
   EXPECT_EQ(settings.CheckOutgoing(Main("file:x")).message(),
-            "mode normal is live migration, which this program does not do; set mode to cpr-reboot, cpr-transfer or "
-            "cpr-exec");
+            "mode normal is live migration, which this program does not do; set mode to cpr-reboot, cpr-transfer, "
+            "cpr-exec or cpr-luo");
 }
 
 TEST(MigrationSettingsTest, TakesQemusNames) {
   MigrationSettings settings;
-  for (const std::string mode : {"cpr-reboot", "cpr-transfer", "cpr-exec", "normal"}) {
+  for (const std::string mode : {"cpr-reboot", "cpr-transfer", "cpr-exec", "cpr-luo", "normal"}) {
     EXPECT_THAT(settings.SetMode(mode), IsOk());
     EXPECT_EQ(settings.mode_name(), mode);
   }
@@ -132,6 +132,18 @@ TEST(MigrationSettingsTest, ChecksCommandAndChannelsOfExec) {
       {WithCpr("memfd:"), "the 'cpr' channel is for cpr-transfer, and mode is cpr-exec"},
   };
   for (const ChannelCase& c : kCases) EXPECT_EQ(settings.CheckOutgoing(c.channels).message(), c.message);
+}
+
+TEST(MigrationSettingsTest, ChecksChannelsOfLuo) {
+  MigrationSettings settings;
+  ASSERT_THAT(settings.SetMode("cpr-luo"), IsOk());
+  EXPECT_THAT(settings.CheckOutgoing(Main("luo:vm1")), IsOk());
+  for (const std::string uri : {"file:x", "exec:cat", "fd:7", "tcp:0:1", "unix:s", "memfd:"}) {
+    EXPECT_EQ(settings.CheckOutgoing(Main(uri)).message(),
+              uri + " cannot be used with cpr-luo: the state lies beside the RAM, in a session; use luo:SESSION");
+  }
+  EXPECT_EQ(settings.CheckOutgoing(WithCpr("luo:vm1")).message(),
+            "the 'cpr' channel is for cpr-transfer, and mode is cpr-luo");
 }
 
 TEST(MigrationSettingsTest, ExecCommandNamesTheStateAsMigrateDoes) {
