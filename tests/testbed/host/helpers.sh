@@ -42,14 +42,15 @@ skip() {
   exit 77
 }
 
-# await WHY COMMAND...: until the command succeeds. After two minutes WHY is the failure.
+# await WHY COMMAND...: until the command succeeds. After two minutes, or as many tries as $patience says, WHY is the
+# failure.
 await() {
   why=$1
   shift
   tries=0
   until "$@"; do
     tries=$((tries + 1))
-    [ $tries -lt 600 ] || fail "$why"
+    [ $tries -lt "${patience:-600}" ] || fail "$why"
     sleep 0.2
   done
 }
