@@ -153,13 +153,23 @@ wake() {
   works_on "$1"
   say "$1: awake and at work"
 }
-# take_asleep FILE: cpr-reboot's second half, as the documentation has it, in a VMM with -incoming defer.
-take_asleep() {
+# take_in FILE [STATUS]: cpr-reboot's second half, as the documentation has it, in a VMM with -incoming defer.
+take_in() {
   hmp_says "info status" "VM status: paused (inmigrate)"
   hmp_says "migrate_set_parameter mode cpr-reboot"
   hmp_says "migrate_set_capability x-ignore-shared on"
   hmp_says "migrate_incoming file:$1"
-  hmp_until "info status" "VM status: $asleep"
+  hmp_until "info status" "VM status: ${2:-running}"
+}
+# The guest's wall clock, as its agent tells it, is the host's, which a kernel reads anew in whole seconds. The answer is of
+# some moment between asking and having it, which may be long on a busy machine.
+clock_is_right() {
+  asked=$(date +%s)
+  agent_answers guest-get-time '{"return": [0-9]'
+  answered=$(date +%s)
+  guest=$(sed -n 's/{"return": \([0-9]*\)[0-9]\{9\}}.*/\1/p' /tmp/answers)
+  { [ $((asked - guest)) -le 2 ] && [ $((guest - answered)) -le 2 ]; } ||
+    fail "the guest's clock is $((asked - guest)) s behind, and $((answered - asked)) s were between asking it and its answer"
 }
 
 # make_working_guest [WORD...]: a guest that works all the time (tests/testbed/guest/worker.cc, among the scenario's files,

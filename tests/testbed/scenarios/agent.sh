@@ -14,7 +14,7 @@ execute_asleep() { execute "$asleep"; }
 reboot_asleep() {
   migrate_to_file /tmp/vm.state
   start -incoming defer
-  take_asleep /tmp/vm.state
+  take_in /tmp/vm.state "$asleep"
 }
 
 boot

@@ -14,17 +14,11 @@ state_disk=/dev/$(basename /sys/bus/pci/devices/"$2"/nvme/nvme*/nvme*n1)
 awake="VFIO device only supports cpr-reboot for runstate suspended"
 # machine_with WORD...: these words for a device of the host.
 machine_with() { words="$machine -serial file:$serial $*"; }
-# not_taken WHY: the state is refused for that. It can be taken still, as take_asleep shows.
+# not_taken WHY: the state is refused for that. It can be taken still, as take_in shows.
 not_taken() {
   hmp_says "migrate_set_parameter mode cpr-reboot"
   hmp_says "migrate_set_capability x-ignore-shared on"
   hmp_says "migrate_incoming file:/mnt/vm.state" "Error: /mnt/vm.state: vfio $nvme: $1"
-}
-# The guest's wall clock is the host's, which a kernel reads anew in whole seconds.
-clock_is_right() {
-  agent_answers guest-get-time '{"return": [0-9]'
-  off=$(($(date +%s) - $(sed -n 's/{"return": \([0-9]*\)[0-9]\{9\}}.*/\1/p' /tmp/answers)))
-  [ ${off#-} -le 3 ] || fail "the guest's clock is $off s behind"
 }
 
 dax_device
@@ -62,7 +56,7 @@ if [ "$stage" = 1 ]; then
   printf '{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n' >/tmp/quit
   debian socat -t 5 - "UNIX-CONNECT:/tmp/qmp.$((vmm_number - 1))" </tmp/quit
   wait "$old" || fail "the old VMM ends with status $?"
-  take_asleep /mnt/vm.state
+  take_in /mnt/vm.state "$asleep"
   wake "iommufd, another VMM"
   quit_vmm
 
@@ -84,7 +78,7 @@ machine_with -device "vfio-pci,host=$nvme"
 start -incoming defer
 not_taken "the host's driver is nvme; it has to be bound to vfio-pci"
 give_to_vfio "$nvme"
-take_asleep /mnt/vm.state
+take_in /mnt/vm.state "$asleep"
 # A device that was opened for a guest that has not run since goes on to the next VMM, too.
 transfer "$asleep"
 wake "group and container, another kernel"
