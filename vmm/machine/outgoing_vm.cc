@@ -42,7 +42,7 @@ absl::Status MachineOutgoing::Describe(Mode mode, Inventory& inventory) {
   inventory.mapped = machine_->memory().mapped();
   CPR_RETURN_IF_ERROR(AddEarlySections(&early_, /*incoming=*/false, inventory.sections));
   CPR_RETURN_IF_ERROR(AddLateSections(machine_, std::move(plan), inventory.sections));
-  if (OutlivesKernel(mode)) return absl::OkStatus();
+  if (OutlivesKernel(mode)) return FlushImages();  // most of it while the guest runs
   if (vfio != nullptr) {
     CPR_RETURN_IF_ERROR(vfio->AddFds(inventory.fds));
     CPR_RETURN_IF_ERROR(vfio->Release());
@@ -68,7 +68,14 @@ absl::Status MachineOutgoing::Pause() {
   }
   if (machine_->serial() != nullptr) machine_->serial()->Quiesce();
   if (machine_->devices() != nullptr) machine_->devices()->QuiesceChardevs();
-  return absl::OkStatus();
+  absl::Status flushed = FlushImages();
+  if (!flushed.ok()) Resume();
+  return flushed;
+}
+
+absl::Status MachineOutgoing::FlushImages() const {
+  if (!OutlivesKernel(mode_) || machine_->devices() == nullptr) return absl::OkStatus();
+  return machine_->devices()->FlushImages();
 }
 
 void MachineOutgoing::Abandon() {

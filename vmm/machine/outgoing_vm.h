@@ -28,6 +28,10 @@ class MachineOutgoing : public OutgoingVm {
   absl::Status TakeImagesBack();
 
  private:
+  // Where the guest is in a state that outlives the kernel, its disks must be where that finds them: a page cache goes
+  // with its kernel. QEMU flushes them, too, as it stops a guest.
+  absl::Status FlushImages() const;
+
   Machine* const machine_;
   Mode mode_ = Mode::kUnspecified;
   EarlyState early_;

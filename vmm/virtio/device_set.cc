@@ -315,6 +315,14 @@ void VirtioDeviceSet::ReleaseToPeer(bool fds_went) {
   if (fds_went) ForEachChardev([](Chardev& chardev) { chardev.ReleaseToPeer(); });
 }
 
+absl::Status VirtioDeviceSet::FlushImages() const {
+  for (const auto& device : devices_) {
+    if (device->blk == nullptr) continue;
+    CPR_RETURN_IF_ERROR(Annotate(device->blk->image().Flush(), device->config.path));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status VirtioDeviceSet::TakeImagesBack() {
   if (!images_unlocked_) return absl::OkStatus();
   for (const auto& device : devices_) {

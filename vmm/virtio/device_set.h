@@ -72,6 +72,8 @@ class VirtioDeviceSet {
   void ResumeChardevs();
   // The new VMM has the guest, and the fds if `fds_went`; otherwise the images are unlocked for it to open.
   void ReleaseToPeer(bool fds_went);
+  // Has what the host's page cache holds of the images on their disks. Errors name the image and carry errno.
+  absl::Status FlushImages() const;
   // The guest is to run here again after ReleaseToPeer(false): locks the images. kFailedPrecondition: somebody else has
   // one; none is locked then.
   absl::Status TakeImagesBack();
