@@ -82,6 +82,14 @@ dax_device() {
   [ -c /dev/dax0.0 ] || fail "no /dev/dax0.0"
 }
 
+# mke2fs_journaled DISK: a file system that is whole after a kexec without an unmount.
+mke2fs_journaled() { debian /usr/sbin/mke2fs -q -t ext4 "$1"; }
+# keep FILE COPY: the copy outlives a kexec without an unmount.
+keep() {
+  cp "$1" "$2"
+  sync "$2"
+}
+
 # pci_of LINK: the address of the PCI function that a device's link in /sys leads to, or that is above it.
 pci_of() { readlink -f "$1" | grep -o '[0-9a-f]\{4\}:[0-9a-f]\{2\}:[0-9a-f]\{2\}\.[0-7]' | tail -n 1; }
 
@@ -101,7 +109,6 @@ next_kernel() {
   debian kexec --kexec-file-syscall --load /share/kernel --initrd=/share/initrd \
     --command-line="$command testbed.stage=$((stage + 1))"
   say "kexec"
-  sync
   debian kexec --exec
   fail "kexec came back"
 }
