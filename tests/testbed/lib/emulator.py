@@ -73,6 +73,16 @@ def _nvme(sizes, one_slot, folder):
     return words
 
 
+# By virtio, which flushes what has to be on the disk at once: QEMU's nvme takes no notice of FUA (docs/testbed.md).
+def _logged(size, folder):
+    image = _sparse(folder / "logged", size_bytes(size))
+    log = _sparse(folder / "share/writes", 0)
+    return ["-blockdev", f"raw,node-name=logged0,file.driver=file,file.filename={image}",
+            "-blockdev", f"file,node-name=writes0,filename={log}",
+            "-blockdev", "blklogwrites,node-name=d,file=logged0,log=writes0,log-super-update-interval=1",
+            "-device", "virtio-blk-pci,drive=d"]
+
+
 def _e1000e():
     words = []
     for number, device in enumerate(("e1000e", "virtio-net-pci")):
@@ -100,6 +110,7 @@ def command(scenario, debian, kernel, folder):
     ]
     words += _nvdimm(scenario.nvdimm, folder) if scenario.nvdimm else []
     words += _nvme(scenario.nvme, scenario.one_slot, folder)
+    words += _logged(scenario.logged, folder) if scenario.logged else []
     words += ["-device", "edu"] if scenario.edu else []
     words += _e1000e() if scenario.e1000e else []
     return words + [

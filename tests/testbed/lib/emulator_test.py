@@ -63,6 +63,14 @@ class CommandTest(unittest.TestCase):
             self.assertEqual((pathlib.Path(folder) / "nvme1").stat().st_size, 16 << 20)
             self.assertLess(words.index("nvme,drive=d0,serial=x0"), words.index("nvme,drive=d1,serial=x1"))
 
+    def test_a_logged_disk_leaves_its_writes_where_the_host_sees_them(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (pathlib.Path(folder) / "share").mkdir()
+            words = emulator.command(scenario.Scenario("x", "x.sh", "shows", logged="16M"), "/root", "/kernel", pathlib.Path(folder))
+            self.assertTrue((pathlib.Path(folder) / "share/writes").exists())
+            self.assertIn("virtio-blk-pci,drive=d", words)
+            self.assertTrue(any(word.startswith("blklogwrites,") for word in words), words)
+
     def test_disks_of_one_slot_are_its_functions(self):
         with tempfile.TemporaryDirectory() as folder:
             wanted = scenario.Scenario("x", "x.sh", "shows", nvme=("16M", "16M"), one_slot=True)

@@ -27,6 +27,7 @@ class Scenario:
     memory: str = "2G"
     nvdimm: str = ""
     nvme: tuple = ()
+    logged: str = ""
     one_slot: bool = False
     edu: bool = False
     e1000e: bool = False
@@ -74,6 +75,7 @@ FIELDS = {
     "memory": _size,
     "nvdimm": _size,  # a persistent-memory DIMM, less its label; `dax_device` makes a DAX device of it
     "nvme": _sizes,  # an empty disk each, in the order of their PCI addresses: /dev/nvme0n1 if there is one
+    "logged": _size,  # a disk, /dev/vda, all writes to which are logged in /share/writes (tests/disk_log)
     "one_slot": _nothing,  # those disks are functions of one slot, and so of one group of the IOMMU
     "edu": _nothing,  # QEMU's teaching device, 1234:11e8
     "e1000e": _nothing,  # a network card, with a cable to a virtio one: one for a guest, the other for the host
