@@ -52,8 +52,8 @@ constexpr unsigned kVfioContainerMinor = 196;
 bool IsNamelessMemfd(const Description& d) { return d.st.st_nlink == 0 && d.link == "/ (deleted)"; }
 
 bool IsMemfd(int, const Description& d) {
-  return S_ISREG(d.st.st_mode) && (absl::StartsWith(d.link, "/memfd:") ||
-                                   absl::StartsWith(d.link, "/anon_hugepage") || IsNamelessMemfd(d));
+  return S_ISREG(d.st.st_mode) &&
+         (absl::StartsWith(d.link, "/memfd:") || absl::StartsWith(d.link, "/anon_hugepage") || IsNamelessMemfd(d));
 }
 bool IsFile(int fd, const Description& d) {
   return (S_ISREG(d.st.st_mode) && !IsMemfd(fd, d)) || S_ISBLK(d.st.st_mode);
