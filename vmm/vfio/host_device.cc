@@ -27,10 +27,14 @@ std::string NodeOf(const std::filesystem::path& device) {
   return "";
 }
 
-// No driver, or one that leaves DMA to user space (`driver_managed_dma` in Linux), so that the group stays viable:
-// vfio-pci, pci-stub, which only keeps others away from a device, and that of PCI Express ports.
-bool IsHarmless(const std::string& driver) {
-  return driver.empty() || driver == "vfio-pci" || driver == "pci-stub" || driver == "pcieport";
+// Whether a group stays viable with this device in it: it has no driver, or one that does no DMA of its own
+// (`driver_managed_dma` in Linux). Those are vfio-pci and all others that give VFIO a device (mlx5_vfio_pci and so on),
+// which is seen by its node; pci-stub, a driver of the kernel that only keeps others away; and that of PCI Express
+// ports.
+bool IsHarmless(const std::filesystem::path& device) {
+  const std::string driver = LinkName(device / "driver");
+  return driver.empty() || driver == "vfio-pci" || driver == "pci-stub" || driver == "pcieport" ||
+         !NodeOf(device).empty();
 }
 
 }  // namespace
@@ -40,8 +44,9 @@ std::string WhoHasVfioGroup(uint32_t group, const std::string& sysfs) {
   std::error_code error;
   const std::filesystem::path folder = std::filesystem::path(sysfs) / "kernel/iommu_groups" / absl::StrCat(group);
   for (const auto& device : std::filesystem::directory_iterator(folder / "devices", error)) {
-    const std::string driver = LinkName(device.path() / "driver");
-    if (!IsHarmless(driver)) users.push_back(absl::StrCat(device.path().filename().string(), " is bound to ", driver));
+    if (IsHarmless(device.path())) continue;
+    users.push_back(
+        absl::StrCat(device.path().filename().string(), " is bound to ", LinkName(device.path() / "driver")));
   }
   std::sort(users.begin(), users.end());
   return users.empty() ? "perhaps another VM has one of them" : absl::StrJoin(users, ", ");

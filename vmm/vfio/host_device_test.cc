@@ -68,6 +68,8 @@ TEST_F(HostDeviceTest, OthersOfAGroupAreNamedWithTheirDrivers) {
   add("0000:00:05.0", "vfio-pci");
   add("0000:00:05.1", "");
   add("0000:00:01.0", "pcieport");
+  add("0000:00:05.4", "mlx5_vfio_pci");
+  std::filesystem::create_directories(sysfs / "bus/pci/devices/0000:00:05.4/vfio-dev/vfio4");
   EXPECT_EQ(WhoHasVfioGroup(17, folder_.path()), "perhaps another VM has one of them");
   add("0000:00:05.3", "nvme");
   add("0000:00:05.2", "e1000e");
