@@ -251,3 +251,34 @@ by_vfio_through_all() {
 }
 # The longest gap that the guest saw since line N, in ms.
 longest_gap() { awk -v from="$1" '/^work/ && $2 > from { gap = $6 > gap ? $6 : gap } END { print gap / 1000 }' $serial; }
+# through_new_kernels COUNT [WORD]: a guest at work on a disk goes by cpr-reboot from one host kernel to the next, so often;
+# what has to survive is on /dev/nvme0n1, and nothing is synced or unmounted. $machine is all but its disk and its port;
+# WORD is for the guest's kernel.
+through_new_kernels() {
+  machine="$machine -drive if=none,id=d0,format=raw,file=/mnt/disk.raw -device virtio-blk-pci,drive=d0"
+  add_agent_port
+  words="$machine -serial file:$serial"
+  [ "$stage" != 1 ] || mke2fs_journaled /dev/nvme0n1
+  mount /dev/nvme0n1 /mnt
+  if [ "$stage" = 1 ]; then
+    truncate -s 8M /mnt/disk.raw
+    install_agent
+    make_working_guest disk /dev/vda
+    boot "${2:-}"
+    said "work 4 "
+  else
+    cp /mnt/serial $serial
+    from=$(work_lines)
+    start -incoming defer
+    take_in /mnt/vm.state
+    works_on "kernel $stage"
+    say "kernel $stage: $(work_done | cut -d' ' -f1) blocks so far; longest gap $(longest_gap "$from") ms"
+  fi
+  clock_is_right
+  if [ "$stage" -le "$1" ]; then
+    migrate_to_file /mnt/vm.state
+    keep $serial /mnt/serial
+    next_kernel
+  fi
+  quit_vmm
+}
