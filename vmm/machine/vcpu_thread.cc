@@ -136,9 +136,9 @@ bool VcpuThread::park_requested() {
 void VcpuThread::RunGuest() {
   while (true) {
     const absl::StatusOr<kvm::Vcpu::Outcome> outcome = vcpu_.Run();
-    std::optional<Stop> stop;
+    std::optional<VcpuStop> stop;
     if (!outcome.ok()) {
-      stop = Stop{GuestEvent::kInternalError, std::string(outcome.status().message())};
+      stop = VcpuStop{GuestEvent::kInternalError, std::string(outcome.status().message())};
     } else if (*outcome == kvm::Vcpu::Outcome::kExit) {
       stop = ServeExit();
     } else if (park_requested()) {
@@ -148,7 +148,7 @@ void VcpuThread::RunGuest() {
   }
 }
 
-void VcpuThread::ParkAfter(const Stop& stop) {
+void VcpuThread::ParkAfter(const VcpuStop& stop) {
   {
     MutexLock lock(&mutex_);
     run_ = false;
@@ -177,7 +177,7 @@ void VcpuThread::ServeMmio() {
   exits_->ReadMmio(mmio.phys_addr, absl::MakeSpan(mmio.data, mmio.len));
 }
 
-std::optional<VcpuThread::Stop> VcpuThread::ServeExit() {
+std::optional<VcpuStop> VcpuThread::ServeExit() {
   const kvm_run& run = *vcpu_.run();
   switch (run.exit_reason) {
     case KVM_EXIT_IO:
@@ -192,23 +192,8 @@ std::optional<VcpuThread::Stop> VcpuThread::ServeExit() {
     case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN:
       return std::nullopt;
-    case KVM_EXIT_SHUTDOWN:
-      return Stop{GuestEvent::kReset, absl::StrCat("vcpu ", id(), " shut down (triple fault)")};
-    case KVM_EXIT_SYSTEM_EVENT: {
-      const uint32_t type = run.system_event.type;
-      const GuestEvent event = type == KVM_SYSTEM_EVENT_SHUTDOWN ? GuestEvent::kShutdown
-                               : type == KVM_SYSTEM_EVENT_RESET  ? GuestEvent::kReset
-                                                                 : GuestEvent::kPanic;
-      return Stop{event, absl::StrCat("vcpu ", id(), " reported system event ", type)};
-    }
-    case KVM_EXIT_FAIL_ENTRY:
-      return Stop{GuestEvent::kInternalError, absl::StrCat("vcpu ", id(), " entry failed, hardware reason 0x",
-                                                           absl::Hex(run.fail_entry.hardware_entry_failure_reason))};
-    case KVM_EXIT_INTERNAL_ERROR:
-      return Stop{GuestEvent::kInternalError,
-                  absl::StrCat("vcpu ", id(), " KVM internal error, suberror ", run.internal.suberror)};
     default:
-      return Stop{GuestEvent::kInternalError, absl::StrCat("vcpu ", id(), " unknown KVM exit ", run.exit_reason)};
+      return StopAfterExit(id(), run);
   }
 }
 

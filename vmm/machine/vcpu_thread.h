@@ -16,6 +16,7 @@
 #include "libcpr/base/mutex.h"
 #include "libcpr/kvm/vcpu.h"
 #include "vmm/machine/vcpu_exits.h"
+#include "vmm/machine/vcpu_stop.h"
 
 namespace cpr {
 
@@ -68,14 +69,10 @@ class VcpuThread {
   void RunGuest();
   bool park_requested();
   // Why the vCPU cannot go on; nothing if it can.
-  struct Stop {
-    GuestEvent event;
-    std::string text;
-  };
-  std::optional<Stop> ServeExit();
+  std::optional<VcpuStop> ServeExit();
   void ServePortIo();
   void ServeMmio();
-  void ParkAfter(const Stop& stop);
+  void ParkAfter(const VcpuStop& stop);
 
   kvm::Vcpu vcpu_;
   VcpuExits* const exits_;

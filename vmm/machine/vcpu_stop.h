@@ -1,0 +1,24 @@
+#ifndef VMM_MACHINE_VCPU_STOP_H_
+#define VMM_MACHINE_VCPU_STOP_H_
+
+#include <cstdint>
+#include <string>
+
+#include "libcpr/kvm/uapi.h"
+#include "vmm/machine/vcpu_exits.h"
+
+namespace cpr {
+
+// Why a vCPU does not go on by itself: for the VMM, and in words for its user.
+struct VcpuStop {
+  GuestEvent event = GuestEvent::kUnspecified;
+  std::string text;
+};
+
+// What an exit that asks for no access to a device means for the guest; `run` is that of vCPU `vcpu_id`. Reasons that
+// are not known are internal errors. Thread-safe. Source: the Linux kernel's Documentation/virt/kvm/api.rst, 5.
+VcpuStop StopAfterExit(uint32_t vcpu_id, const kvm_run& run);
+
+}  // namespace cpr
+
+#endif  // VMM_MACHINE_VCPU_STOP_H_
