@@ -48,7 +48,9 @@ start() {
   start_vmm $words -qmp "unix:/tmp/qmp.$vmm_number,server=on,wait=off" "$@"
   vmm=$!
 }
-boot() { start -kernel /share/kernel -initrd /tmp/guest.cpio -append "console=ttyS0 panic=-1${1:+ $1}"; }
+# boot [WORD...]: the guest, with these words for its kernel. no-kvmapf: see docs/testbed.md.
+kernel_words="console=ttyS0 panic=-1 no-kvmapf"
+boot() { start -kernel /share/kernel -initrd /tmp/guest.cpio -append "$kernel_words${1:+ $1}"; }
 
 # The modes, as one types them: transfer [STATUS], execute [STATUS]. Each returns when the new VMM says that it is
 # "running", or what else it should say.
@@ -251,9 +253,8 @@ by_vfio_through_all() {
 }
 # The longest gap that the guest saw since line N, in ms.
 longest_gap() { awk -v from="$1" '/^work/ && $2 > from { gap = $6 > gap ? $6 : gap } END { print gap / 1000 }' $serial; }
-# through_new_kernels COUNT [WORD]: a guest at work on a disk goes by cpr-reboot from one host kernel to the next, so often;
-# what has to survive is on /dev/nvme0n1, and nothing is synced or unmounted. $machine is all but its disk and its port;
-# WORD is for the guest's kernel.
+# through_new_kernels COUNT: a guest at work on a disk goes by cpr-reboot from one host kernel to the next, so often;
+# what has to survive is on /dev/nvme0n1, and nothing is synced or unmounted. $machine is all but its disk and its port.
 through_new_kernels() {
   machine="$machine -drive if=none,id=d0,format=raw,file=/mnt/disk.raw -device virtio-blk-pci,drive=d0"
   add_agent_port
@@ -264,7 +265,7 @@ through_new_kernels() {
     truncate -s 8M /mnt/disk.raw
     install_agent
     make_working_guest disk /dev/vda
-    boot "${2:-}"
+    boot
     said "work 4 "
   else
     cp /mnt/serial $serial

@@ -8,5 +8,4 @@
 
 dax_device
 machine=$(echo "$machine" | sed 's|mem-path=/dev/shm/ram,|mem-path=/dev/dax0.0,align=2M,|; s/512M/256M/g')
-# Without KVM's asynchronous page faults, which QEMU's processor makes internal errors of (docs/testbed.md).
-through_new_kernels "${1:-5}" no-kvmapf
+through_new_kernels "${1:-5}"

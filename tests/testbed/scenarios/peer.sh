@@ -13,7 +13,7 @@ debian true
 : >/tmp/pauses
 for peer in cpr_vmm qemu; do
   peer_machine
-  launch -kernel /share/kernel -initrd /tmp/guest.cpio -append "console=ttyS0 panic=-1"
+  launch -kernel /share/kernel -initrd /tmp/guest.cpio -append "$kernel_words"
   connect
   said "work 2 "
   begin_watch

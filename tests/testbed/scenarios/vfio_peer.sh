@@ -44,7 +44,7 @@ on_edu() {
 on_disk() {
   machine=$linux_machine
   peer_machine -device "vfio-pci,host=$nvme"
-  launch -kernel /share/kernel -initrd /tmp/guest.cpio -append "console=ttyS0 panic=-1"
+  launch -kernel /share/kernel -initrd /tmp/guest.cpio -append "$kernel_words"
   connect
   said "work 4 "
   through "$disk_rounds" works_on
