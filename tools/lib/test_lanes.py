@@ -10,6 +10,7 @@ import tempfile
 import time
 
 import bazel_results
+import threads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Lane:
 
     `without`: folders whose tests it leaves out, because another lane says enough about them.
     `untested`: tags whose tests it builds, but does not run.
+    `threaded`: only tests of programs that make threads.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Lane:
     options: tuple = ()
     untested: tuple = ()
     without: tuple = ()
+    threaded: bool = False
     program: tuple = ()
 
 
@@ -34,7 +37,7 @@ LANES = (
          ("--config=asan",), untested=("no_asan",), without=("bench",)),
     Lane("tsan", "tests of what has threads under ThreadSanitizer",
          ("--config=tsan", "--build_tests_only", "--build_tag_filters=-no_tsan"), untested=("no_tsan",),
-         without=("bench", "examples")),
+         without=("bench", "examples"), threaded=True),
     Lane("deps", "a missing system library says what to install", program=("/usr/bin/python3", "tools/deps/missing_library_check.py")),
     Lane("testbed", "scenarios in an emulated host", program=("tests/testbed/run", "--no-prereqs", "--all")),
 )
@@ -67,6 +70,12 @@ def targets_of(lane):
 
 def run_bazel_lane(lane, targets, kvm):
     """Builds and tests; what failed is in the results even where Bazel stopped early."""
+    try:
+        targets = threads.tests_among(targets) if lane.threaded else targets
+    except subprocess.CalledProcessError as error:
+        return bazel_results.Results(failed=[f"bazel query ended with exit status {error.returncode}"])
+    if not targets:
+        return bazel_results.Results()
     with tempfile.NamedTemporaryFile("r", prefix="events", suffix=".json") as events:
         options = [*lane.options, "--keep_going", f"--build_event_json_file={events.name}"]
         # bazel-bin and the other links stay with the default build, which is the one that people run.
