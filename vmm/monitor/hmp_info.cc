@@ -18,6 +18,14 @@ std::string StatusText(MonitorTarget& target) {
   return absl::StrCat("VM status: paused (", RunStateName(state), ")\n");
 }
 
+// Of RAM that is copied, if there is any.
+std::string ProgressText(const MigrationInfo& info) {
+  const uint64_t copy_bytes = info.transferred_bytes + info.remaining_bytes;
+  if (copy_bytes == 0) return "";
+  const double part = static_cast<double>(info.transferred_bytes) / static_cast<double>(copy_bytes);
+  return absl::StrFormat("progress: %d %% of %d kbytes to copy\n", static_cast<int>(part * 100), copy_bytes / 1024);
+}
+
 std::string MigrateText(MonitorTarget& target) {
   const MigrationInfo info = target.migration_info();
   std::string text = absl::StrCat("Migration status: ", MigrationStatusName(info.status));
@@ -30,6 +38,7 @@ std::string MigrateText(MonitorTarget& target) {
     absl::StrAppend(&text, "downtime: ", absl::ToInt64Milliseconds(info.downtime), " ms\n");
   }
   absl::StrAppend(&text, "setup: ", absl::ToInt64Milliseconds(info.setup_time), " ms\n");
+  absl::StrAppend(&text, ProgressText(info));
   absl::StrAppend(&text, "transferred ram: ", info.transferred_bytes / 1024, " kbytes\n");
   absl::StrAppend(&text, "remaining ram: ", info.remaining_bytes / 1024, " kbytes\n");
   absl::StrAppend(&text, "total ram: ", info.total_bytes / 1024, " kbytes\n");

@@ -16,6 +16,7 @@ using ::cpr::testing::StatusIs;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 class HmpMonitorTest : public ::testing::Test {
@@ -77,6 +78,7 @@ TEST_F(HmpMonitorTest, ShowsMigration) {
             "total time: 12 ms\n"
             "downtime: 2 ms\n"
             "setup: 9 ms\n"
+            "progress: 100 % of 4 kbytes to copy\n"
             "transferred ram: 4 kbytes\n"
             "remaining ram: 0 kbytes\n"
             "total ram: 1024 kbytes\n"
@@ -87,6 +89,10 @@ TEST_F(HmpMonitorTest, ShowsMigration) {
             "phase save: 0.004 ms\n"
             "phase commit: 0.005 ms\n"
             "phase resume: 0.600 ms\n");
+  target_.info = {.status = MigrationStatus::kDevice, .transferred_bytes = 3ull << 30, .remaining_bytes = 5ull << 30};
+  EXPECT_THAT(Ask("info migrate"), HasSubstr("\nprogress: 37 % of 8388608 kbytes to copy\n"));
+  target_.info = {.status = MigrationStatus::kCompleted, .in_place_bytes = 1 << 20};
+  EXPECT_THAT(Ask("info migrate"), Not(HasSubstr("progress")));
   target_.info = {.status = MigrationStatus::kFailed, .error_desc = "disk full"};
   EXPECT_THAT(Ask("info migrate"), StartsWith("Migration status: failed (disk full)\n"));
   const struct {
