@@ -1,67 +1,142 @@
 #ifndef LIBCPR_MEMORY_RAM_COPY_H_
 #define LIBCPR_MEMORY_RAM_COPY_H_
 
+#include <atomic>
 #include <cstdint>
-#include <functional>
+#include <memory>
+#include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "proto/cpr/v1/memory.pb.h"
+#include "libcpr/base/mutex.h"
+#include "libcpr/memory/copy_file.h"
+#include "libcpr/memory/copy_threads.h"
+#include "libcpr/memory/ram_data.h"
+#include "libcpr/memory/ram_extent.h"
 
-// Copies guest RAM that cannot stay in place into a file and back. Byte n of a block goes to byte n of its area of the
-// file, so that the file is as sparse as the RAM, and parts of a block can be copied by several threads at once. What
-// no extent covers is zero.
+// Copies guest RAM that cannot stay in place into a file and back, by several threads, while the caller does something
+// else. Byte n of a block goes to byte n of its area of the file, so that the file is as sparse as the RAM. What no
+// extent covers is zero.
+//
+// Both directions are used alike: Start, then Advance whenever fd() is readable, until it is done or has failed.
+// Destroying one calls the copying off; that waits for some milliseconds' work. Thread-compatible. Errors carry errno
+// (a full disk: kResourceExhausted) and name the block.
 
 namespace cpr {
 
-// A run of RAM in the file. See v1::RamExtent.
-struct RamExtent {
-  uint64_t ram_offset_bytes = 0;
-  uint64_t size_bytes = 0;
-  uint64_t file_offset_bytes = 0;
-  uint32_t crc32c = 0;
+struct RamCopyOptions {
+  // How many threads are started for the copying; they end with it. 0: DefaultCopyThreads().
+  unsigned threads = 0;
+  // Go past the page cache where the file takes that (CopyFile).
+  bool direct = true;
 };
 
-constexpr uint64_t kMaxRamExtentBytes = 4 << 20;
+class RamCopyOut {
+ public:
+  // A block, and where its area begins in the file. All is lent.
+  struct Source {
+    std::string name;
+    MappedRam ram;
+    uint64_t file_offset_bytes = 0;  // a multiple of 4 KiB
+  };
 
-v1::RamExtent RamExtentToProto(const RamExtent& extent);
-RamExtent RamExtentFromProto(const v1::RamExtent& extent);
+  // Writes `sources`, which should not change meanwhile, to `fd` (lent), which is to be fsynced afterwards.
+  static absl::StatusOr<std::unique_ptr<RamCopyOut>> Start(std::vector<Source> sources, int fd,
+                                                           const RamCopyOptions& options = {});
 
-// A block as it is mapped here; all of it is lent.
-struct MappedRam {
-  uint8_t* data = nullptr;
-  uint64_t size_bytes = 0;  // a multiple of 4 KiB
-  // The file under a *shared* mapping, so that its holes are skipped unread (reading one would allocate it), or -1.
-  int fd = -1;
-  uint64_t offset_bytes = 0;  // of data[0] in that file
+  // Only finds what there would be to write: for a stream, which has no holes. The extents lie one behind the other,
+  // from file offset 0 on, those of the first source first.
+  static absl::StatusOr<std::unique_ptr<RamCopyOut>> StartFinding(std::vector<Source> sources,
+                                                                  const RamCopyOptions& options = {});
+
+  // Readable when Advance has something to tell. Lent.
+  int fd() const { return threads_->fd(); }
+  // How much RAM has been dealt with so far.
+  uint64_t done_bytes() const { return done_bytes_; }
+  // true: done. false: not yet. Error: what failed first; nothing is being copied any more.
+  absl::StatusOr<bool> Advance() { return threads_->Advance(); }
+  // The same, waiting for the end.
+  absl::Status Finish() { return threads_->Finish(); }
+
+  // Once it is done: the extents of each source, in ascending order.
+  std::vector<std::vector<RamExtent>> TakeExtents();
+
+ private:
+  // Part of one source, of kMaxRamExtentBytes at most.
+  struct Piece {
+    size_t source = 0;
+    RamRange range;
+    std::vector<RamRange> data;
+  };
+
+  RamCopyOut(std::vector<Source> sources, int fd, bool direct);
+  absl::Status StartThreads(unsigned count);
+  bool Take(Piece* piece);
+  absl::StatusOr<bool> Step();
+  absl::Status Copy(const Piece& piece, std::vector<RamExtent>* extents);
+
+  const std::vector<Source> sources_;
+  const bool writes_;
+  CopyFile file_;
+  std::atomic<uint64_t> done_bytes_{0};
+  Mutex mutex_;
+  size_t source_ ABSL_GUARDED_BY(mutex_) = 0;  // the next piece begins here
+  uint64_t at_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<RamDataCursor> cursors_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::vector<RamExtent>> extents_ ABSL_GUARDED_BY(mutex_);  // by source, in any order
+  std::unique_ptr<CopyThreads> threads_;                                 // the first to go: they use all of the above
 };
 
-// Called with the number of bytes of RAM dealt with so far, every few MiB; false calls the copying off.
-using CopyProgress = std::function<bool(uint64_t done_bytes)>;
+class RamCopyIn {
+ public:
+  // A block, what is to be copied into it, and whether it is all zeros now. RAM is lent.
+  struct Target {
+    std::string name;
+    MappedRam ram;
+    std::vector<RamExtent> extents;
+    bool is_zero = false;
+  };
 
-// Writes [begin_bytes, end_bytes) of `ram`, which must not change meanwhile, to `fd` (lent), where the block's area
-// starts at `file_offset_bytes`; holes and zero pages are skipped. Returns the extents in ascending order, each of at
-// most kMaxRamExtentBytes. Errors carry errno (a full disk: kResourceExhausted); kCancelled: `progress` said so.
-// kInvalidArgument: the range is not within the block or not aligned to 4 KiB. Thread-safe for distinct ranges.
-absl::StatusOr<std::vector<RamExtent>> CopyRamOut(const MappedRam& ram, uint64_t begin_bytes, uint64_t end_bytes,
-                                                  int fd, uint64_t file_offset_bytes,
-                                                  const CopyProgress& progress = nullptr);
+  // Fills `targets` from `fd` (lent), a regular file. All extents are validated before the first byte of RAM is
+  // touched: kDataLoss. What none covers becomes zero. An extent that is cut or altered is kDataLoss, later: the caller
+  // must then discard the RAM.
+  static absl::StatusOr<std::unique_ptr<RamCopyIn>> Start(std::vector<Target> targets, int fd,
+                                                          const RamCopyOptions& options = {});
 
-// The extents that CopyRamOut would write, without writing them, packed one behind the other from `file_offset_bytes`
-// on: for a stream, which has no holes. Errors: kInvalidArgument, as above. Thread-safe.
-absl::StatusOr<std::vector<RamExtent>> FindRamExtents(const MappedRam& ram, uint64_t begin_bytes, uint64_t end_bytes,
-                                                      uint64_t file_offset_bytes);
+  // As above.
+  int fd() const { return threads_->fd(); }
+  uint64_t done_bytes() const { return done_bytes_; }
+  absl::StatusOr<bool> Advance() { return threads_->Advance(); }
+  absl::Status Finish() { return threads_->Finish(); }
 
-// Checks extents that come from elsewhere: within `ram_bytes` and `file_bytes`, ascending, not too large. kDataLoss.
-absl::Status ValidateRamExtents(absl::Span<const RamExtent> extents, uint64_t ram_bytes, uint64_t file_bytes);
+ private:
+  // Part of one target: extents, and pages between them that have to become zero.
+  struct Piece {
+    size_t target = 0;
+    RamRange range;
+    absl::Span<const RamExtent> extents;
+    std::vector<RamRange> stale;
+  };
 
-// Fills `ram` from `fd` (lent), a regular file. All extents are validated before the first byte of RAM is touched. What
-// none covers becomes zero, unless `ram_is_zero` says that it is so already. kDataLoss: an extent is malformed, cut or
-// altered; the caller must then discard the RAM. kCancelled and errno as above.
-absl::Status CopyRamIn(absl::Span<const RamExtent> extents, int fd, const MappedRam& ram, bool ram_is_zero,
-                       const CopyProgress& progress = nullptr);
+  RamCopyIn(std::vector<Target> targets, int fd, bool direct);
+  bool Take(Piece* piece);
+  void TakeFrom(const Target& target, Piece* piece) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<bool> Step();
+  absl::Status Copy(const Piece& piece);
+
+  const std::vector<Target> targets_;
+  CopyFile file_;
+  std::atomic<uint64_t> done_bytes_{0};
+  Mutex mutex_;
+  size_t target_ ABSL_GUARDED_BY(mutex_) = 0;  // the next piece begins here
+  uint64_t at_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t extent_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<RamDataCursor> cursors_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<CopyThreads> threads_;  // the first to go: they use all of the above
+};
 
 }  // namespace cpr
 

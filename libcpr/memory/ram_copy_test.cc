@@ -5,17 +5,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "libcpr/base/io.h"
 #include "libcpr/base/mapping.h"
 #include "libcpr/base/unique_fd.h"
 #include "libcpr/testing/matchers.h"
+#include "libcpr/testing/temp_folder.h"
 
 namespace cpr {
 namespace {
@@ -47,8 +51,35 @@ struct Ram {
 
 UniqueFd OutFile() { return UniqueFd(::memfd_create("out", MFD_CLOEXEC)); }
 
+absl::StatusOr<std::vector<RamExtent>> Out(const MappedRam& ram, int fd, uint64_t file_offset_bytes,
+                                           const RamCopyOptions& options = {}) {
+  auto copy = RamCopyOut::Start({{"ram", ram, file_offset_bytes}}, fd, options);
+  if (!copy.ok()) return copy.status();
+  if (const absl::Status status = (*copy)->Finish(); !status.ok()) return status;
+  EXPECT_EQ((*copy)->done_bytes(), ram.size_bytes);
+  return (*copy)->TakeExtents()[0];
+}
+
+absl::Status In(const std::vector<RamExtent>& extents, int fd, const MappedRam& ram, bool is_zero,
+                const RamCopyOptions& options = {}) {
+  auto copy = RamCopyIn::Start({{"ram", ram, extents, is_zero}}, fd, options);
+  if (!copy.ok()) return copy.status();
+  const absl::Status status = (*copy)->Finish();
+  EXPECT_TRUE(!status.ok() || (*copy)->done_bytes() == ram.size_bytes);
+  return status;
+}
+
 bool SameBytes(const Ram& a, const Ram& b) {
   return std::memcmp(a.mapping.data(), b.mapping.data(), a.mapping.size_bytes()) == 0;
+}
+
+bool SameExtent(const RamExtent& a, const RamExtent& b) {
+  return a.ram_offset_bytes == b.ram_offset_bytes && a.size_bytes == b.size_bytes &&
+         a.file_offset_bytes == b.file_offset_bytes && a.crc32c == b.crc32c;
+}
+
+bool SameExtents(const std::vector<RamExtent>& a, const std::vector<RamExtent>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), SameExtent);
 }
 
 // Pages at both ends, a run longer than an extent, single pages close together and far apart.
@@ -60,23 +91,74 @@ void Fill(Ram& ram) {
   ram.Put(kRamBytes - 1, 'e');
 }
 
-TEST(RamCopyTest, WhatGoesOutComesBack) {
+// Every combination of what an embedder can choose.
+class RamCopyOptionsTest : public ::testing::TestWithParam<std::tuple<unsigned, bool>> {
+ protected:
+  RamCopyOptions options() const { return {.threads = std::get<0>(GetParam()), .direct = std::get<1>(GetParam())}; }
+  const cpr::testing::TempFolder folder_;
+};
+
+TEST_P(RamCopyOptionsTest, WhatGoesOutToADiskComesBack) {
   Ram ram, back;
   Fill(ram);
-  const UniqueFd out = OutFile();
-  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, CopyRamOut(ram.Mapped(), 0, kRamBytes, out.get(), kAreaOffset));
-  ASSERT_THAT(CopyRamIn(extents, out.get(), back.Mapped(), /*ram_is_zero=*/true), IsOk());
+  CPR_ASSERT_OK_AND_ASSIGN(const UniqueFd out, OpenFile(folder_.File("out"), O_RDWR | O_CREAT));
+  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, Out(ram.Mapped(), out.get(), kAreaOffset, options()));
+  EXPECT_THAT(ValidateRamExtents(extents, kRamBytes, kAreaOffset + kRamBytes), IsOk()) << "ascending";
+  ASSERT_THAT(In(extents, out.get(), back.Mapped(), /*is_zero=*/true, options()), IsOk());
   EXPECT_TRUE(SameBytes(ram, back));
 }
+
+TEST_P(RamCopyOptionsTest, ItIsTheSameFileWhoeverCopies) {
+  Ram ram;
+  Fill(ram);
+  CPR_ASSERT_OK_AND_ASSIGN(const UniqueFd out, OpenFile(folder_.File("out"), O_RDWR | O_CREAT));
+  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, Out(ram.Mapped(), out.get(), kAreaOffset, options()));
+  const UniqueFd plain = OutFile();
+  CPR_ASSERT_OK_AND_ASSIGN(const auto expected,
+                           Out(ram.Mapped(), plain.get(), kAreaOffset, {.threads = 1, .direct = false}));
+  EXPECT_TRUE(SameExtents(extents, expected));
+  std::string bytes(kAreaOffset + kRamBytes, '\0'), expected_bytes = bytes;
+  ASSERT_THAT(PreadAll(out.get(), bytes.data(), bytes.size(), 0), IsOk());
+  ASSERT_THAT(PreadAll(plain.get(), expected_bytes.data(), bytes.size(), 0), IsOk());
+  EXPECT_TRUE(bytes == expected_bytes);
+}
+
+TEST_P(RamCopyOptionsTest, AnAlteredByteIsFound) {
+  Ram ram, back;
+  Fill(ram);
+  CPR_ASSERT_OK_AND_ASSIGN(const UniqueFd out, OpenFile(folder_.File("out"), O_RDWR | O_CREAT));
+  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, Out(ram.Mapped(), out.get(), 0, options()));
+  ASSERT_THAT(PwriteAll(out.get(), "!", 5), IsOk());
+  EXPECT_THAT(In(extents, out.get(), back.Mapped(), true, options()),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("RAM block 'ram': RAM at offset 0 (4096 bytes)")));
+}
+
+TEST_P(RamCopyOptionsTest, StaleRamIsCleared) {
+  Ram ram, back;
+  Fill(ram);
+  back.Put(50 * kPage, 'x', 10);
+  back.Put(2 * kMaxRamExtentBytes, 'x', 2 * kMaxRamExtentBytes);
+  back.Put(kRamBytes - 2 * kPage, 'x');
+  CPR_ASSERT_OK_AND_ASSIGN(const UniqueFd out, OpenFile(folder_.File("out"), O_RDWR | O_CREAT));
+  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, Out(ram.Mapped(), out.get(), 0, options()));
+  ASSERT_THAT(In(extents, out.get(), back.Mapped(), /*is_zero=*/false, options()), IsOk());
+  EXPECT_TRUE(SameBytes(ram, back));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, RamCopyOptionsTest, ::testing::Combine(::testing::Values(1u, 2u, 5u), ::testing::Bool()),
+                         [](const auto& info) {
+                           return absl::StrCat(std::get<0>(info.param),
+                                               std::get<1>(info.param) ? "Direct" : "Buffered");
+                         });
 
 TEST(RamCopyTest, HolesAreNeitherReadNorWritten) {
   Ram ram, back;
   Fill(ram);
   const uint64_t allocated = ram.AllocatedBytes();
   const UniqueFd out = OutFile();
-  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, CopyRamOut(ram.Mapped(), 0, kRamBytes, out.get(), kAreaOffset));
+  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, Out(ram.Mapped(), out.get(), kAreaOffset));
   EXPECT_EQ(ram.AllocatedBytes(), allocated) << "saving changed the source";
-  ASSERT_THAT(CopyRamIn(extents, out.get(), back.Mapped(), /*ram_is_zero=*/false), IsOk());
+  ASSERT_THAT(In(extents, out.get(), back.Mapped(), /*is_zero=*/false), IsOk());
   EXPECT_LE(back.AllocatedBytes(), allocated);
   struct stat st;
   ASSERT_EQ(::fstat(out.get(), &st), 0);
@@ -89,53 +171,63 @@ TEST(RamCopyTest, ZeroPagesAreSkippedWithoutAFileToAsk) {
   MappedRam mapped = ram.Mapped();
   mapped.fd = -1;
   const UniqueFd out = OutFile();
-  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, CopyRamOut(mapped, 0, kRamBytes, out.get(), 0));
+  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, Out(mapped, out.get(), 0));
   uint64_t written = 0;
   for (const RamExtent& extent : extents) written += extent.size_bytes;
   EXPECT_LT(written, kMaxRamExtentBytes + 20 * kPage);
-  ASSERT_THAT(CopyRamIn(extents, out.get(), back.Mapped(), true), IsOk());
+  ASSERT_THAT(In(extents, out.get(), back.Mapped(), true), IsOk());
   EXPECT_TRUE(SameBytes(ram, back));
 }
 
-TEST(RamCopyTest, PartsCopiedApartMakeTheWhole) {
-  Ram ram, back;
-  Fill(ram);
+TEST(RamCopyTest, BlocksAreKeptApart) {
+  Ram first, second(3 * kMaxRamExtentBytes + 5 * kPage), back_first, back_second(second.mapping.size_bytes());
+  Fill(first);
+  second.Put(second.mapping.size_bytes() - 1, 'z');
+  second.Put(5, 'y');
   const UniqueFd out = OutFile();
-  std::vector<RamExtent> all;
-  for (uint64_t at = 0; at < kRamBytes; at += kRamBytes / 4) {
-    CPR_ASSERT_OK_AND_ASSIGN(const auto part, CopyRamOut(ram.Mapped(), at, at + kRamBytes / 4, out.get(), kAreaOffset));
-    all.insert(all.end(), part.begin(), part.end());
+  CPR_ASSERT_OK_AND_ASSIGN(const auto copy,
+                           RamCopyOut::Start({{"a", first.Mapped(), 0}, {"b", second.Mapped(), kRamBytes}}, out.get()));
+  ASSERT_THAT(copy->Finish(), IsOk());
+  const std::vector<std::vector<RamExtent>> extents = copy->TakeExtents();
+  ASSERT_EQ(extents.size(), 2u);
+  CPR_ASSERT_OK_AND_ASSIGN(const auto back, RamCopyIn::Start({{"a", back_first.Mapped(), extents[0], true},
+                                                              {"b", back_second.Mapped(), extents[1], true}},
+                                                             out.get()));
+  ASSERT_THAT(back->Finish(), IsOk());
+  EXPECT_EQ(back->done_bytes(), kRamBytes + second.mapping.size_bytes());
+  EXPECT_TRUE(SameBytes(first, back_first));
+  EXPECT_TRUE(SameBytes(second, back_second));
+}
+
+TEST(RamCopyTest, WhatIsFoundLiesPackedInAStream) {
+  Ram first, second, back;
+  Fill(first);
+  second.Put(5 * kPage, 's', 3 * kPage);
+  CPR_ASSERT_OK_AND_ASSIGN(const auto finding,
+                           RamCopyOut::StartFinding({{"a", first.Mapped()}, {"b", second.Mapped()}}));
+  ASSERT_THAT(finding->Finish(), IsOk());
+  const std::vector<std::vector<RamExtent>> extents = finding->TakeExtents();
+  std::string stream;
+  const Ram* of[] = {&first, &second};
+  for (size_t i = 0; i < 2; ++i) {
+    for (const RamExtent& extent : extents[i]) {
+      EXPECT_EQ(extent.file_offset_bytes, stream.size());
+      stream.append(reinterpret_cast<const char*>(of[i]->mapping.data()) + extent.ram_offset_bytes, extent.size_bytes);
+    }
   }
-  ASSERT_THAT(CopyRamIn(all, out.get(), back.Mapped(), true), IsOk());
-  EXPECT_TRUE(SameBytes(ram, back));
-}
-
-TEST(RamCopyTest, StaleRamIsCleared) {
-  Ram ram, back;
-  Fill(ram);
-  back.Put(50 * kPage, 'x', 10);
-  back.Put(kRamBytes - 2 * kPage, 'x');
   const UniqueFd out = OutFile();
-  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, CopyRamOut(ram.Mapped(), 0, kRamBytes, out.get(), 0));
-  ASSERT_THAT(CopyRamIn(extents, out.get(), back.Mapped(), /*ram_is_zero=*/false), IsOk());
-  EXPECT_TRUE(SameBytes(ram, back));
+  ASSERT_THAT(PwriteAll(out.get(), stream, 0), IsOk());
+  ASSERT_THAT(In(extents[0], out.get(), back.Mapped(), true), IsOk());
+  EXPECT_TRUE(SameBytes(first, back));
+  ASSERT_THAT(In(extents[1], out.get(), back.Mapped(), false), IsOk());
+  EXPECT_TRUE(SameBytes(second, back));
 }
 
 TEST(RamCopyTest, EmptyRamHasNoExtents) {
   const Ram ram;
   const UniqueFd out = OutFile();
-  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, CopyRamOut(ram.Mapped(), 0, kRamBytes, out.get(), 0));
+  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, Out(ram.Mapped(), out.get(), 0));
   EXPECT_TRUE(extents.empty());
-}
-
-TEST(RamCopyTest, AnAlteredByteIsFound) {
-  Ram ram, back;
-  Fill(ram);
-  const UniqueFd out = OutFile();
-  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, CopyRamOut(ram.Mapped(), 0, kRamBytes, out.get(), 0));
-  ASSERT_THAT(PwriteAll(out.get(), "!", 5), IsOk());
-  EXPECT_THAT(CopyRamIn(extents, out.get(), back.Mapped(), true),
-              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("offset 0 (4096 bytes)")));
 }
 
 TEST(RamCopyTest, ACutFileIsFoundBeforeRamIsTouched) {
@@ -143,9 +235,9 @@ TEST(RamCopyTest, ACutFileIsFoundBeforeRamIsTouched) {
   const Ram back;
   Fill(ram);
   const UniqueFd out = OutFile();
-  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, CopyRamOut(ram.Mapped(), 0, kRamBytes, out.get(), 0));
+  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, Out(ram.Mapped(), out.get(), 0));
   ASSERT_EQ(::ftruncate(out.get(), kRamBytes - 1), 0);
-  EXPECT_THAT(CopyRamIn(extents, out.get(), back.Mapped(), true),
+  EXPECT_THAT(In(extents, out.get(), back.Mapped(), true),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("past the end of the file")));
   EXPECT_EQ(back.AllocatedBytes(), 0u);
 }
@@ -175,23 +267,25 @@ TEST(RamCopyTest, AFullDiskIsAnError) {
   Ram ram;
   Fill(ram);
   CPR_ASSERT_OK_AND_ASSIGN(const UniqueFd full, OpenFile("/dev/full", O_RDWR));
-  EXPECT_THAT(CopyRamOut(ram.Mapped(), 0, kRamBytes, full.get(), 0), StatusIs(absl::StatusCode::kResourceExhausted, _));
+  EXPECT_THAT(Out(ram.Mapped(), full.get(), 0),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("RAM block 'ram'")));
 }
 
-TEST(RamCopyTest, TheUserCanCallItOff) {
-  Ram ram;
-  Fill(ram);
+TEST(RamCopyTest, ItCanBeCalledOffAtAnyTime) {
+  Ram ram, back;
+  ram.Put(0, 'r', kRamBytes);
   const UniqueFd out = OutFile();
-  int calls = 0;
-  const auto cancel = [&](uint64_t) { return ++calls < 2; };
-  EXPECT_THAT(CopyRamOut(ram.Mapped(), 0, kRamBytes, out.get(), 0, cancel), StatusIs(absl::StatusCode::kCancelled, _));
-  EXPECT_EQ(calls, 2);
-}
-
-TEST(RamCopyTest, ARangeOutsideTheBlockIsRefused) {
-  const Ram ram;
-  EXPECT_THAT(CopyRamOut(ram.Mapped(), 0, kRamBytes + kPage, 1, 0), StatusIs(absl::StatusCode::kInvalidArgument, _));
-  EXPECT_THAT(CopyRamOut(ram.Mapped(), 1, kPage, 1, 0), StatusIs(absl::StatusCode::kInvalidArgument, _));
+  CPR_ASSERT_OK_AND_ASSIGN(const auto extents, Out(ram.Mapped(), out.get(), 0));
+  for (const uint64_t after : {uint64_t{0}, kRamBytes / 4, kRamBytes}) {
+    CPR_ASSERT_OK_AND_ASSIGN(auto copy_out, RamCopyOut::Start({{"ram", ram.Mapped()}}, out.get()));
+    while (copy_out->done_bytes() < after) {
+    }
+    copy_out.reset();
+    CPR_ASSERT_OK_AND_ASSIGN(auto copy_in, RamCopyIn::Start({{"ram", back.Mapped(), extents}}, out.get()));
+    while (copy_in->done_bytes() < after) {
+    }
+  }
+  EXPECT_TRUE(SameBytes(ram, back)) << "the last one was called off too late to matter";
 }
 
 TEST(RamExtentTest, RoundTripsThroughProto) {

@@ -1,14 +1,15 @@
 #include "libcpr/modes/incoming.h"
 
+#include <sys/epoll.h>
+
 #include <algorithm>
 #include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "libcpr/base/mapping.h"
+#include "libcpr/base/io.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
-#include "libcpr/memory/ram_copy.h"
 #include "libcpr/modes/own_sections.h"
 #include "libcpr/vmstate/proto_payload.h"
 
@@ -72,6 +73,8 @@ absl::Status Incoming::Build(const ContainerReader& reader, FdTable fds, std::ve
   for (int i = 0; i < ram_.blocks_size(); ++i) {
     copied_.push_back(ram_.blocks(i).copied());
     copied_fds_.emplace_back();
+    const uint64_t size_bytes = ram_.blocks(i).layout().size_bytes();
+    (copied_.back() ? ram_progress_.copy_bytes : ram_progress_.in_place_bytes) += size_bytes;
     if (!copied_.back()) continue;
     CPR_ASSIGN_OR_RETURN(copied_fds_.back(), arrived_.blocks[static_cast<size_t>(i)].DupFd());
   }
@@ -96,27 +99,57 @@ absl::Status Incoming::AddLateSections() {
       }));
 }
 
-absl::Status Incoming::Restore(const ContainerReader& reader, int ram_fd) {
-  Enter(Phase::kSave);
-  CPR_RETURN_IF_ERROR(LoadSections(arrived_.sections, Stage::kLate, reader));
-  CPR_RETURN_IF_ERROR(CopyRam(ram_fd));
-  return ApplySections(arrived_.sections, Stage::kLate);
+absl::Status Incoming::Restore(const ContainerReader& reader) {
+  CPR_RETURN_IF_ERROR(Load(reader));
+  return Apply();
 }
 
-absl::Status Incoming::CopyRam(int ram_fd) {
+absl::Status Incoming::Load(const ContainerReader& reader) {
+  Enter(Phase::kSave);
+  return LoadSections(arrived_.sections, Stage::kLate, reader);
+}
+
+absl::Status Incoming::Apply() { return ApplySections(arrived_.sections, Stage::kLate); }
+
+absl::StatusOr<std::vector<RamCopyIn::Target>> Incoming::MapTargets() {
+  std::vector<RamCopyIn::Target> targets;
   for (size_t i = 0; i < copied_.size(); ++i) {
     if (!copied_[i]) continue;
     const v1::RamBlockDescriptor& layout = ram_.blocks(static_cast<int>(i)).layout();
-    CPR_ASSIGN_OR_RETURN(const Mapping ram,
-                         Mapping::Create(copied_fds_[i].get(), layout.offset_bytes(), layout.size_bytes()));
-    std::vector<RamExtent> extents;
-    for (const v1::RamExtent& extent : ram_copies_[i].extents()) extents.push_back(RamExtentFromProto(extent));
-    const MappedRam target = {ram.data(), ram.size_bytes(), copied_fds_[i].get(), layout.offset_bytes()};
-    CPR_RETURN_IF_ERROR(Annotate(CopyRamIn(extents, ram_fd, target, /*ram_is_zero=*/false),
-                                 absl::StrCat("RAM block '", layout.name(), "'")));
+    const int fd = copied_fds_[i].get();
+    CPR_ASSIGN_OR_RETURN(Mapping ram, Mapping::Create(fd, layout.offset_bytes(), layout.size_bytes()));
+    targets.push_back({layout.name(), {ram.data(), ram.size_bytes(), fd, layout.offset_bytes()}});
+    for (const v1::RamExtent& extent : ram_copies_[i].extents())
+      targets.back().extents.push_back(RamExtentFromProto(extent));
+    copy_mappings_.push_back(std::move(ram));
   }
+  return targets;
+}
+
+absl::Status Incoming::StartCopy(int ram_fd, const RamCopyOptions& options) {
+  CPR_ASSIGN_OR_RETURN(std::vector<RamCopyIn::Target> targets, MapTargets());
+  if (targets.empty()) return absl::OkStatus();
+  CPR_ASSIGN_OR_RETURN(ram_fd_, DupFd(ram_fd));
+  CPR_ASSIGN_OR_RETURN(copy_, RamCopyIn::Start(std::move(targets), ram_fd_.get(), options));
+  return poller_.Watch(copy_->fd(), EPOLLIN);
+}
+
+absl::StatusOr<bool> Incoming::AdvanceCopy() {
+  if (copy_ == nullptr) return true;
+  CPR_ASSIGN_OR_RETURN(const bool done, copy_->Advance());
+  if (!done) return false;
+  ram_progress_.copied_bytes = copy_->done_bytes();
+  poller_.Forget(copy_->fd());
+  copy_.reset();
+  ram_fd_.Reset();
   copied_fds_.clear();
-  return absl::OkStatus();
+  return true;
+}
+
+Incoming::RamProgress Incoming::ram_progress() const {
+  RamProgress progress = ram_progress_;
+  if (copy_ != nullptr) progress.copied_bytes = copy_->done_bytes();
+  return progress;
 }
 
 absl::Status Incoming::TakeAndRun() {

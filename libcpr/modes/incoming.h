@@ -1,11 +1,15 @@
 #ifndef LIBCPR_MODES_INCOMING_H_
 #define LIBCPR_MODES_INCOMING_H_
 
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "libcpr/base/mapping.h"
+#include "libcpr/base/unique_fd.h"
+#include "libcpr/memory/ram_copy.h"
 #include "libcpr/modes/outgoing.h"
 #include "libcpr/modes/ownership.h"
 #include "libcpr/modes/phase.h"
@@ -38,6 +42,8 @@ class Incoming {
   const std::array<int64_t, kPhaseCount>& phase_times_ns() const { return clock_.times_ns(); }
   // How long the guest stood still, from the old side's Pause to Run. 0 before that.
   int64_t pause_ns() const { return pause_ns_; }
+  using RamProgress = Outgoing::RamProgress;
+  RamProgress ram_progress() const;
 
  protected:
   enum class Next { kAgain, kWait, kDone };
@@ -57,8 +63,13 @@ class Incoming {
   absl::Status CheckSections(const ContainerReader& reader);
   // prepare: loads the early sections (`also` are the mode's own) and has the machine built on the RAM and the fds.
   absl::Status Build(const ContainerReader& reader, FdTable fds, std::vector<Section> also = {});
-  // save: loads and validates all late sections, fills copied RAM from `ram_fd`, then applies.
-  absl::Status Restore(const ContainerReader& reader, int ram_fd = -1);
+  // save: loads and validates all late sections, then applies. Where RAM is copied in between, in steps: Load,
+  // StartCopy from `ram_fd` (lent), AdvanceCopy until it is true (false: when fd() is readable), Apply.
+  absl::Status Restore(const ContainerReader& reader);
+  absl::Status Load(const ContainerReader& reader);
+  absl::Status StartCopy(int ram_fd, const RamCopyOptions& options);
+  absl::StatusOr<bool> AdvanceCopy();
+  absl::Status Apply();
   // commit and resume. kFailedPrecondition: the old side has taken the guest back.
   absl::Status TakeAndRun();
 
@@ -72,7 +83,7 @@ class Incoming {
  private:
   absl::Status LoadEarly(const ContainerReader& reader, std::vector<Section> also);
   absl::Status AddLateSections();
-  absl::Status CopyRam(int ram_fd);
+  absl::StatusOr<std::vector<RamCopyIn::Target>> MapTargets();
   void SumUpPhases();
 
   Inventory arrived_;
@@ -81,6 +92,10 @@ class Incoming {
   std::vector<v1::RamCopyState> ram_copies_;  // by block; of copied blocks only the index counts
   std::vector<UniqueFd> copied_fds_;
   std::vector<bool> copied_;
+  RamProgress ram_progress_;
+  UniqueFd ram_fd_;
+  std::vector<Mapping> copy_mappings_;  // kept to the end: unmapping takes time
+  std::unique_ptr<RamCopyIn> copy_;
   int64_t pause_ns_ = 0;
   bool over_ = false;
 };

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "libcpr/base/unique_fd.h"
+#include "libcpr/memory/ram_copy.h"
 #include "libcpr/modes/incoming.h"
 #include "libcpr/modes/outgoing.h"
 
@@ -33,6 +34,9 @@ struct RebootOutgoingOptions {
   // In place of a file: a descriptor open for writing, non-blocking unless it is a regular file. The handover has
   // succeeded when the kernel has taken all bytes (and the disk, those of a regular file).
   UniqueFd stream = UniqueFd();
+  // How RAM that cannot stay in place is copied. The only threads that libcpr starts: they end before the handover
+  // does.
+  RamCopyOptions copy = {};
 };
 
 // An Outgoing that ends with the guest in its file. `vm` is lent and must outlive the result.
@@ -49,6 +53,7 @@ struct RebootIncomingOptions {
   // is touched: RAM that was copied needs as much memory once more meanwhile.
   std::vector<std::string> command = {};
   UniqueFd stream = UniqueFd();
+  RamCopyOptions copy = {};
 };
 
 absl::StatusOr<std::unique_ptr<Incoming>> CreateRebootIncoming(RebootIncomingOptions options, IncomingVm* vm);

@@ -39,7 +39,7 @@ class RebootIncoming : public Incoming {
   absl::Status Arm();
 
  private:
-  enum class At { kStart, kRead, kAwaitEnd };
+  enum class At { kStart, kRead, kAwaitEnd, kCopy };
 
   absl::StatusOr<Next> Step() override;
   void Drop(const absl::Status&) override { CloseStream(); }
@@ -52,6 +52,8 @@ class RebootIncoming : public Incoming {
   void CloseStream();
   // The state lies in `file` (lent).
   absl::StatusOr<Next> Resume(int file, uint64_t offset_bytes);
+  absl::StatusOr<Next> Copy();
+  absl::StatusOr<Next> Finish();
 
   absl::Status FindOwnership(const v1::RamState& ram, int file, uint64_t offset_bytes);
   absl::Status CheckRamAgreed(const v1::RamState& ram) const;
@@ -78,6 +80,8 @@ absl::StatusOr<Incoming::Next> RebootIncoming::Step() {
       return ReadStream();
     case At::kAwaitEnd:
       return AwaitEnd();
+    case At::kCopy:
+      return Copy();
   }
   return absl::InternalError("a step that does not exist");
 }
@@ -148,7 +152,21 @@ absl::StatusOr<Incoming::Next> RebootIncoming::Resume(int file, uint64_t offset_
   CPR_RETURN_IF_ERROR(Annotate(CheckOffered(*ownership_), options_.path));
   Enter(Phase::kPrepare);
   CPR_RETURN_IF_ERROR(Annotate(Build(*reader, FdTable()), options_.path));
-  CPR_RETURN_IF_ERROR(Annotate(Restore(*reader, file), options_.path));
+  CPR_RETURN_IF_ERROR(Annotate(Load(*reader), options_.path));
+  CPR_RETURN_IF_ERROR(Annotate(StartCopy(file, options_.copy), options_.path));
+  poller_.Forget(always_.get());
+  at_ = At::kCopy;
+  return ram_progress().copy_bytes != 0 ? Next::kWait : Next::kAgain;
+}
+
+absl::StatusOr<Incoming::Next> RebootIncoming::Copy() {
+  const absl::StatusOr<bool> done = AdvanceCopy();
+  if (!done.ok()) return Annotate(done.status(), options_.path);
+  return *done ? Finish() : Next::kWait;
+}
+
+absl::StatusOr<Incoming::Next> RebootIncoming::Finish() {
+  CPR_RETURN_IF_ERROR(Annotate(Apply(), options_.path));
   CPR_RETURN_IF_ERROR(TakeAndRun());
   // That the state is used should outlive a power failure, but the guest need not wait for it, nor stop if the disk
   // refuses.

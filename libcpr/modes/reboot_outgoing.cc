@@ -14,6 +14,7 @@
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
 #include "libcpr/memory/ram_copy.h"
+#include "libcpr/modes/copied_ram.h"
 #include "libcpr/modes/own_sections.h"
 #include "libcpr/modes/reboot.h"
 #include "libcpr/modes/reboot_stream.h"
@@ -24,8 +25,6 @@ namespace cpr {
 namespace {
 
 constexpr uint64_t kPageBytes = 4096;
-// How much of RAM one step copies, so that the embedder's loop gets its turn (and a cancel is heard).
-constexpr uint64_t kStepBytes = 64 << 20;
 // Copied RAM begins behind the state, at a boundary that suits huge pages and direct I/O.
 constexpr uint64_t kRamAlignmentBytes = 2 << 20;
 constexpr uint64_t kExtentBytes = 40;  // encoded, at most
@@ -43,14 +42,14 @@ class RebootOutgoing : public Outgoing {
   enum class At { kStart, kPause, kCopy, kPublish };
 
   absl::StatusOr<Next> Step() override;
-  void Drop(const absl::Status&) override { file_.reset(); }
+  void Drop(const absl::Status&) override;
 
   absl::StatusOr<Next> Start();
   absl::StatusOr<Next> PauseAndSave();
   absl::StatusOr<Next> Copy();
   absl::StatusOr<Next> Publish();
-  absl::Status CopyStep();
-  absl::Status AddExtents(ContainerWriter& writer);
+  absl::Status StartCopy();
+  void EndCopy();
 
   const RebootOutgoingOptions options_;
   At at_ = At::kStart;
@@ -59,10 +58,8 @@ class RebootOutgoing : public Outgoing {
   std::string state_;
   std::unique_ptr<ContainerWriter> writer_;
   std::vector<bool> copied_;
-  std::vector<std::vector<RamExtent>> extents_;  // by block
-  size_t block_ = 0;
-  uint64_t block_done_bytes_ = 0;
-  uint64_t ram_area_bytes_ = 0;  // where the present block's area begins in the file
+  std::vector<std::vector<RamExtent>> extents_;  // of the blocks that are copied, in order
+  std::unique_ptr<RamCopyOut> copy_;
 };
 
 absl::Status RebootOutgoing::Arm() {
@@ -93,7 +90,6 @@ absl::StatusOr<Outgoing::Next> RebootOutgoing::Start() {
   CPR_ASSIGN_OR_RETURN(file_, StateFile::Create(options_.path, options_.offset_bytes));
   writer_ = std::make_unique<ContainerWriter>(&state_);
   CPR_RETURN_IF_ERROR(SaveSections(inventory_.sections, Stage::kEarly, *writer_));
-  extents_.resize(inventory_.blocks.size());
   for (size_t i = 0; i < copied_.size(); ++i) {
     if (!copied_[i]) continue;
     ram_progress_.copy_bytes += inventory_.blocks[i].size_bytes();
@@ -107,61 +103,49 @@ absl::StatusOr<Outgoing::Next> RebootOutgoing::PauseAndSave() {
   CPR_RETURN_IF_ERROR(PauseGuest());
   Enter(Phase::kSave);
   CPR_RETURN_IF_ERROR(SaveSections(inventory_.sections, Stage::kLate, *writer_));
+  at_ = At::kPublish;
+  if (ram_progress_.copy_bytes == 0) return Next::kAgain;
+  CPR_RETURN_IF_ERROR(StartCopy());
+  at_ = At::kCopy;
+  return Next::kWait;
+}
+
+absl::Status RebootOutgoing::StartCopy() {
   // The list of extents comes behind the sections so far and is not known yet: room for the longest one is left.
   const uint64_t list_bytes = ram_progress_.copy_bytes / kPageBytes * kExtentBytes + kPageBytes;
-  ram_area_bytes_ = RoundUp(options_.offset_bytes + state_.size() + list_bytes, kRamAlignmentBytes);
-  at_ = At::kCopy;
-  return Next::kAgain;
+  uint64_t area_bytes = RoundUp(options_.offset_bytes + state_.size() + list_bytes, kRamAlignmentBytes);
+  std::vector<RamCopyOut::Source> sources = SourcesToCopy(inventory_, copied_);
+  for (RamCopyOut::Source& source : sources) {
+    source.file_offset_bytes = area_bytes;
+    area_bytes += RoundUp(source.ram.size_bytes, kRamAlignmentBytes);
+  }
+  CPR_ASSIGN_OR_RETURN(copy_, RamCopyOut::Start(std::move(sources), file_->fd(), options_.copy));
+  poller_.Forget(always_.get());
+  return poller_.Watch(copy_->fd(), EPOLLIN);
 }
 
 absl::StatusOr<Outgoing::Next> RebootOutgoing::Copy() {
-  while (block_ < copied_.size() && !copied_[block_]) ++block_;
-  if (block_ == copied_.size()) {
-    at_ = At::kPublish;
-    return Next::kAgain;
-  }
-  const RamBlock& block = inventory_.blocks[block_];  // a finished step moves block_ on
-  CPR_RETURN_IF_ERROR(Annotate(CopyStep(), absl::StrCat("RAM block '", block.name(), "'")));
-  return Next::kWait;  // the embedder's loop comes first; the poll fd is readable at once
+  CPR_ASSIGN_OR_RETURN(const bool done, copy_->Advance());
+  ram_progress_.copied_bytes = copy_->done_bytes();
+  if (!done) return Next::kWait;
+  extents_ = copy_->TakeExtents();
+  EndCopy();
+  at_ = At::kPublish;
+  return Next::kAgain;
 }
 
-absl::Status RebootOutgoing::CopyStep() {
-  const RamBlock& block = inventory_.blocks[block_];
-  const uint64_t size_bytes = std::min(kStepBytes, block.size_bytes() - block_done_bytes_);
-  const MappedRam ram = {inventory_.mapped[block_], block.size_bytes(), block.shared() ? block.fd() : -1,
-                         block.offset_bytes()};
-  CPR_ASSIGN_OR_RETURN(
-      const std::vector<RamExtent> extents,
-      CopyRamOut(ram, block_done_bytes_, block_done_bytes_ + size_bytes, file_->fd(), ram_area_bytes_));
-  extents_[block_].insert(extents_[block_].end(), extents.begin(), extents.end());
-  ram_progress_.copied_bytes += size_bytes;
-  block_done_bytes_ += size_bytes;
-  if (block_done_bytes_ == block.size_bytes()) {
-    // The next block's area follows this one's.
-    ram_area_bytes_ += RoundUp(block.size_bytes(), kRamAlignmentBytes);
-    block_done_bytes_ = 0;
-    ++block_;
-  }
-  return absl::OkStatus();
+void RebootOutgoing::EndCopy() {
+  if (copy_ != nullptr) poller_.Forget(copy_->fd());
+  copy_.reset();
 }
 
-absl::Status RebootOutgoing::AddExtents(ContainerWriter& writer) {
-  for (size_t i = 0; i < copied_.size(); ++i) {
-    if (!copied_[i]) continue;
-    CPR_RETURN_IF_ERROR(writer.Add(OwnSectionInfo(kRamCopySection, Stage::kLate, static_cast<uint32_t>(i)),
-                                   [this, i](std::string* payload) {
-                                     v1::RamCopyState state;
-                                     for (const RamExtent& extent : extents_[i])
-                                       *state.add_extents() = RamExtentToProto(extent);
-                                     state.AppendToString(payload);
-                                     return absl::OkStatus();
-                                   }));
-  }
-  return absl::OkStatus();
+void RebootOutgoing::Drop(const absl::Status&) {
+  EndCopy();
+  file_.reset();
 }
 
 absl::StatusOr<Outgoing::Next> RebootOutgoing::Publish() {
-  CPR_RETURN_IF_ERROR(AddExtents(*writer_));
+  CPR_RETURN_IF_ERROR(AddRamCopySections(copied_, extents_, *writer_));
   CPR_RETURN_IF_ERROR(writer_->Finish());
   // From the moment that the file has its name, the guest may be taken from it: the word inside says offered.
   OwnershipBlock offered;

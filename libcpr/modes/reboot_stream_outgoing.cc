@@ -12,6 +12,7 @@
 #include "libcpr/base/status_util.h"
 #include "libcpr/memory/ram_copy.h"
 #include "libcpr/modes/command.h"
+#include "libcpr/modes/copied_ram.h"
 #include "libcpr/modes/own_sections.h"
 #include "libcpr/modes/ram_mark.h"
 #include "libcpr/modes/reboot_stream.h"
@@ -22,7 +23,6 @@ namespace cpr {
 namespace {
 
 constexpr uint64_t kPageBytes = 4096;
-constexpr uint64_t kStepBytes = 64 << 20;
 constexpr uint64_t kExtentBytes = 40;     // encoded, at most
 constexpr uint64_t kSectionBytes = 1024;  // a section's frame and padding, at most
 
@@ -47,16 +47,15 @@ class RebootStreamOutgoing : public Outgoing {
   absl::Status MakeMark();
   absl::Status OpenStream();
   absl::StatusOr<Next> PauseAndSave();
+  absl::Status StartFinding();
   absl::StatusOr<Next> Find();
-  absl::Status FindStep();
+  void EndFinding();
   absl::StatusOr<Next> Finish();
-  absl::Status AddExtents();
   void QueueBytes();
   absl::Status Offer();
   absl::StatusOr<Next> Write();
   absl::StatusOr<Next> AwaitEnd();
   absl::Status Named(const absl::Status& why) const { return Annotate(why, options_.path); }
-  MappedRam Ram(size_t block) const;
 
   RebootOutgoingOptions options_;
   At at_ = At::kStart;
@@ -68,11 +67,10 @@ class RebootStreamOutgoing : public Outgoing {
   std::string gap_;  // zeros between the container and the RAM
   std::unique_ptr<ContainerWriter> writer_;
   std::vector<bool> copied_;
-  std::vector<std::vector<RamExtent>> extents_;  // by block; offsets count from where the RAM begins until Finish
-  size_t block_ = 0;
-  uint64_t block_done_bytes_ = 0;
-  uint64_t ram_bytes_ = 0;  // found so far
-  bool whole_ = false;      // all bytes are in the stream
+  // Of the blocks that are copied, in order; offsets count from where the RAM begins until Finish.
+  std::vector<std::vector<RamExtent>> extents_;
+  std::unique_ptr<RamCopyOut> finding_;
+  bool whole_ = false;  // all bytes are in the stream
 };
 
 absl::Status RebootStreamOutgoing::Arm() {
@@ -98,15 +96,11 @@ absl::StatusOr<Outgoing::Next> RebootStreamOutgoing::Step() {
 }
 
 void RebootStreamOutgoing::Drop(const absl::Status&) {
+  EndFinding();
   if (stream_ != nullptr) poller_.Forget(stream_->fd());
   if (command_ != nullptr) poller_.Forget(command_->process_fd());
   stream_.reset();
   command_.reset();
-}
-
-MappedRam RebootStreamOutgoing::Ram(size_t block) const {
-  const RamBlock& ram = inventory_.blocks[block];
-  return {inventory_.mapped[block], ram.size_bytes(), ram.shared() ? ram.fd() : -1, ram.offset_bytes()};
 }
 
 absl::StatusOr<Outgoing::Next> RebootStreamOutgoing::Start() {
@@ -117,7 +111,6 @@ absl::StatusOr<Outgoing::Next> RebootStreamOutgoing::Start() {
   CPR_RETURN_IF_ERROR(Named(OpenStream()));
   writer_ = std::make_unique<ContainerWriter>(&state_);
   CPR_RETURN_IF_ERROR(SaveSections(inventory_.sections, Stage::kEarly, *writer_));
-  extents_.resize(inventory_.blocks.size());
   for (size_t i = 0; i < copied_.size(); ++i) {
     if (!copied_[i]) continue;
     ram_progress_.copy_bytes += inventory_.blocks[i].size_bytes();
@@ -151,30 +144,30 @@ absl::StatusOr<Outgoing::Next> RebootStreamOutgoing::PauseAndSave() {
   CPR_RETURN_IF_ERROR(PauseGuest());
   Enter(Phase::kSave);
   CPR_RETURN_IF_ERROR(SaveSections(inventory_.sections, Stage::kLate, *writer_));
+  if (ram_progress_.copy_bytes == 0) return Finish();
+  CPR_RETURN_IF_ERROR(StartFinding());
   at_ = At::kFind;
-  return Next::kAgain;
+  return Next::kWait;
+}
+
+absl::Status RebootStreamOutgoing::StartFinding() {
+  CPR_ASSIGN_OR_RETURN(finding_, RamCopyOut::StartFinding(SourcesToCopy(inventory_, copied_), options_.copy));
+  poller_.Forget(always_.get());
+  return poller_.Watch(finding_->fd(), EPOLLIN);
 }
 
 absl::StatusOr<Outgoing::Next> RebootStreamOutgoing::Find() {
-  while (block_ < copied_.size() && !copied_[block_]) ++block_;
-  if (block_ == copied_.size()) return Finish();
-  CPR_RETURN_IF_ERROR(FindStep());
-  return Next::kWait;  // the embedder's loop comes first; the poll fd is readable at once
+  CPR_ASSIGN_OR_RETURN(const bool done, finding_->Advance());
+  if (!done) return Next::kWait;
+  extents_ = finding_->TakeExtents();
+  EndFinding();
+  CPR_RETURN_IF_ERROR(poller_.Watch(always_.get(), EPOLLIN));
+  return Finish();
 }
 
-absl::Status RebootStreamOutgoing::FindStep() {
-  const MappedRam ram = Ram(block_);
-  const uint64_t end_bytes = std::min(ram.size_bytes, block_done_bytes_ + kStepBytes);
-  CPR_ASSIGN_OR_RETURN(const std::vector<RamExtent> found,
-                       FindRamExtents(ram, block_done_bytes_, end_bytes, ram_bytes_));
-  for (const RamExtent& extent : found) ram_bytes_ += extent.size_bytes;
-  extents_[block_].insert(extents_[block_].end(), found.begin(), found.end());
-  block_done_bytes_ = end_bytes;
-  if (end_bytes == ram.size_bytes) {
-    block_done_bytes_ = 0;
-    ++block_;
-  }
-  return absl::OkStatus();
+void RebootStreamOutgoing::EndFinding() {
+  if (finding_ != nullptr) poller_.Forget(finding_->fd());
+  finding_.reset();
 }
 
 absl::StatusOr<Outgoing::Next> RebootStreamOutgoing::Finish() {
@@ -184,10 +177,11 @@ absl::StatusOr<Outgoing::Next> RebootStreamOutgoing::Finish() {
   for (std::vector<RamExtent>& extents : extents_) {
     for (RamExtent& extent : extents) extent.file_offset_bytes += ram_begin_bytes;
   }
-  CPR_RETURN_IF_ERROR(AddExtents());
+  CPR_RETURN_IF_ERROR(AddRamCopySections(copied_, extents_, *writer_));
   CPR_RETURN_IF_ERROR(writer_->Finish());
   if (state_.size() > ram_begin_bytes) return absl::InternalError("the list of copied RAM is longer than foreseen");
-  if (ram_bytes_ != 0) gap_.resize(ram_begin_bytes - state_.size());
+  const bool carries_ram = std::any_of(extents_.begin(), extents_.end(), [](const auto& e) { return !e.empty(); });
+  if (carries_ram) gap_.resize(ram_begin_bytes - state_.size());
   CPR_RETURN_IF_ERROR(Offer());
   QueueBytes();
   // A regular file cannot be polled, and need not be: then the eventfd goes on saying that there is work.
@@ -195,21 +189,6 @@ absl::StatusOr<Outgoing::Next> RebootStreamOutgoing::Finish() {
   if (command_ != nullptr) CPR_RETURN_IF_ERROR(poller_.Watch(command_->process_fd(), EPOLLIN));
   at_ = At::kWrite;
   return Next::kAgain;
-}
-
-absl::Status RebootStreamOutgoing::AddExtents() {
-  for (size_t i = 0; i < copied_.size(); ++i) {
-    if (!copied_[i]) continue;
-    CPR_RETURN_IF_ERROR(writer_->Add(OwnSectionInfo(kRamCopySection, Stage::kLate, static_cast<uint32_t>(i)),
-                                     [this, i](std::string* payload) {
-                                       v1::RamCopyState state;
-                                       for (const RamExtent& extent : extents_[i])
-                                         *state.add_extents() = RamExtentToProto(extent);
-                                       state.AppendToString(payload);
-                                       return absl::OkStatus();
-                                     }));
-  }
-  return absl::OkStatus();
 }
 
 // Before the first byte: whoever kills this process once the last one is out finds the guest in the stream. Nobody
@@ -230,8 +209,10 @@ absl::Status RebootStreamOutgoing::Offer() {
 void RebootStreamOutgoing::QueueBytes() {
   stream_->Append(state_);
   stream_->Append(gap_);
-  for (size_t i = 0; i < extents_.size(); ++i) {
-    for (const RamExtent& extent : extents_[i]) {
+  auto extents = extents_.begin();
+  for (size_t i = 0; i < copied_.size(); ++i) {
+    if (!copied_[i]) continue;
+    for (const RamExtent& extent : *extents++) {
       stream_->Append(
           {reinterpret_cast<const char*>(inventory_.mapped[i]) + extent.ram_offset_bytes, extent.size_bytes});
     }

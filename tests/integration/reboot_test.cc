@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "libcpr/base/io.h"
@@ -204,6 +205,100 @@ TEST_F(RebootTest, FailedSaveKeepsTheStateBefore) {
   old.fault = nullptr;
   EXPECT_THAT(Save(old, true), IsOk());
   EXPECT_EQ(FilesInFolder(), 1u) << "a temporary file was left behind";
+}
+
+TEST_F(RebootTest, CancelledWhileRamIsCopiedTheGuestRunsOnAndNoFileRemains) {
+  ToyVm old;
+  ASSERT_THAT(old.Start("two vCPUs", 18, "private"), IsOk());
+  auto outgoing = CreateRebootOutgoing({state_, 0, true, nullptr}, &old);
+  ASSERT_THAT(outgoing, IsOk());
+  // The copying has begun; that it has ended is seen by the next Advance at the earliest.
+  CPR_ASSERT_OK_AND_ASSIGN(const bool done, (*outgoing)->Advance());
+  EXPECT_FALSE(done);
+  EXPECT_EQ((*outgoing)->phase(), Phase::kSave);
+  EXPECT_FALSE(old.running);
+  EXPECT_THAT((*outgoing)->Cancel(), StatusIs(absl::StatusCode::kCancelled, HasSubstr("cancelled")));
+  EXPECT_TRUE(old.running);
+  EXPECT_TRUE(old.RamIntact());
+  EXPECT_EQ(FilesInFolder(), 0u);
+}
+
+TEST_F(RebootTest, OutgoingCanBeDestroyedWhileRamIsCopied) {
+  ToyVm old;
+  ASSERT_THAT(old.Start("two vCPUs", 19, "private"), IsOk());
+  auto outgoing = CreateRebootOutgoing({state_, 0, true, nullptr}, &old);
+  ASSERT_THAT(outgoing, IsOk());
+  EXPECT_FALSE(*(*outgoing)->Advance());
+  outgoing->reset();
+  EXPECT_EQ(FilesInFolder(), 0u);
+}
+
+TEST_F(RebootTest, RamProgressIsToldOnBothSides) {
+  ToyVm old, fresh;
+  ASSERT_THAT(old.Start("two vCPUs", 20, "private"), IsOk());
+  ASSERT_THAT(Save(old, true), IsOk());
+  EXPECT_EQ(outgoing_->ram_progress().copied_bytes, ToyVm::kRamBytes);
+  auto incoming = CreateRebootIncoming({state_, 0, true, nullptr}, &fresh);
+  ASSERT_THAT(incoming, IsOk());
+  EXPECT_FALSE(*(*incoming)->Advance());
+  EXPECT_EQ((*incoming)->phase(), Phase::kSave);
+  EXPECT_EQ((*incoming)->ram_progress().copy_bytes, ToyVm::kRamBytes);
+  EXPECT_FALSE(fresh.running);
+  ASSERT_THAT((*incoming)->Run(), IsOk());
+  EXPECT_EQ((*incoming)->ram_progress().copied_bytes, ToyVm::kRamBytes);
+  EXPECT_TRUE(fresh.running);
+  EXPECT_TRUE(fresh.RamIntact());
+}
+
+TEST_F(RebootTest, IncomingThatIsCalledOffWhileRamIsCopiedLeavesTheStateUsable) {
+  ToyVm old, dropped, fresh;
+  ASSERT_THAT(old.Start("two vCPUs", 21, ram_), IsOk());
+  ASSERT_THAT(Save(old, false), IsOk());
+  auto incoming = CreateRebootIncoming({state_, 0, false, nullptr}, &dropped);
+  ASSERT_THAT(incoming, IsOk());
+  EXPECT_FALSE(*(*incoming)->Advance());
+  incoming->reset();
+  EXPECT_FALSE(dropped.running);
+  ASSERT_THAT(Resume(fresh, false), IsOk());
+  EXPECT_TRUE(fresh.RamIntact());
+}
+
+TEST_F(RebootTest, EveryWayOfCopyingMakesTheSameGuest) {
+  for (const unsigned threads : {1u, 3u}) {
+    for (const bool direct : {false, true}) {
+      SCOPED_TRACE(absl::StrCat(threads, " threads, direct ", direct));
+      ToyVm old, fresh;
+      ASSERT_THAT(old.Start("two vCPUs", 22, "private"), IsOk());
+      const RamCopyOptions copy = {.threads = threads, .direct = direct};
+      auto outgoing = CreateRebootOutgoing({.path = state_, .copy = copy}, &old);
+      ASSERT_THAT(outgoing, IsOk());
+      ASSERT_THAT((*outgoing)->Run(), IsOk());
+      auto incoming = CreateRebootIncoming({.path = state_, .copy = copy}, &fresh);
+      ASSERT_THAT(incoming, IsOk());
+      ASSERT_THAT((*incoming)->Run(), IsOk());
+      EXPECT_TRUE(fresh.RamIntact());
+    }
+  }
+}
+
+TEST_F(RebootTest, DiskFullWhileRamIsCopiedLeavesTheGuestRunning) {
+  state_ = "/dev/full";
+  ToyVm old;
+  ASSERT_THAT(old.Start("two vCPUs", 23, "private"), IsOk());
+  EXPECT_THAT(Save(old, true, 4096), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("RAM block 'toy.ram'")));
+  EXPECT_TRUE(old.running);
+  EXPECT_EQ(old.resumes, old.pauses);
+}
+
+TEST_F(RebootTest, RamThatWasAlteredInTheFileIsRefusedAndRunsNothing) {
+  ToyVm old, fresh;
+  ASSERT_THAT(old.Start("two vCPUs", 24, "private"), IsOk());
+  ASSERT_THAT(Save(old, true), IsOk());
+  std::string bytes = ReadState();
+  bytes[2 << 20] ^= 1;  // where the first block's area begins
+  WriteState(bytes);
+  EXPECT_THAT(Resume(fresh, true), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("does not fit its checksum")));
+  EXPECT_FALSE(fresh.running);
 }
 
 TEST_F(RebootTest, FolderThatDoesNotExistIsNamed) {

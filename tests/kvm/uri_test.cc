@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -129,6 +130,32 @@ TEST_F(Uri, RamGoesThroughTheCommandToo) {
   const std::string state = rig_->File("state.gz");
   ASSERT_THAT(Save(UriOf(absl::StrCat("exec:gzip -1c > ", state))), IsOk());
   Resume(absl::StrCat("exec:gzip -dc ", state));
+}
+
+TEST_F(Uri, RamThatIsCopiedIsToldOfOnBothSides) {
+  CPR_SKIP_WITHOUT_KVM();
+  const auto expect_all_copied = [](Vmm& vmm) {
+    CPR_ASSERT_OK_AND_ASSIGN(const JsonValue migration, vmm.qmp().Execute("query-migrate"));
+    EXPECT_EQ(JsonMemberText(migration, "status"), "completed");
+    const JsonValue* ram = JsonMember(migration, "ram");
+    ASSERT_NE(ram, nullptr);
+    EXPECT_GE(JsonMemberInteger(*ram, "transferred"), 256 << 20);
+    EXPECT_EQ(JsonMemberInteger(*ram, "transferred"), JsonMemberInteger(*ram, "total"));
+    EXPECT_EQ(JsonMemberInteger(*ram, "remaining"), 0);
+    EXPECT_EQ(JsonMemberInteger(*ram, "in-place"), 0);
+  };
+  CPR_ASSERT_OK_AND_ASSIGN(rig_, GuestRig::Start({.vcpus = 2, .ram_mib = 256, .guest_words = "quiet touch=64"}));
+  ASSERT_THAT(rig_->vmm().SetMode(Mode::kReboot), IsOk());
+  const std::string uri = absl::StrCat("file:", rig_->File("vm.state"));
+  ASSERT_THAT(rig_->vmm().Migrate(uri), IsOk());
+  ASSERT_THAT(rig_->vmm().qmp().AwaitMigration(), IsOk());
+  ASSERT_NO_FATAL_FAILURE(expect_all_copied(rig_->vmm()));
+  ASSERT_THAT(rig_->vmm().Quit(), IsOk());
+  CPR_ASSERT_OK_AND_ASSIGN(Vmm next, rig_->StartAnother({"-incoming", "defer"}));
+  ASSERT_THAT(next.qmp().Execute("migrate-incoming", UriOf(uri)), IsOk());
+  EXPECT_THAT(next.qmp().AwaitStatus("running"), IsOk());
+  ASSERT_NO_FATAL_FAILURE(expect_all_copied(next));
+  ExpectRunsIn(std::move(next));
 }
 
 TEST_F(Uri, CommandThatFailsSaysWhyAndTheGuestRunsOn) {

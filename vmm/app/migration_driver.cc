@@ -125,7 +125,7 @@ absl::Status MigrationDriver::Cancel() {
   return status;
 }
 
-// A state that still streams in has changed nothing yet: it is let go of. What has come further is one step.
+// Until its RAM is all there, a state that comes in is let go of as if it had not come. The rest is one step.
 void MigrationDriver::CancelIncoming() {
   if (incoming_ == nullptr || incoming_->mode() != Mode::kReboot || IsFinal(info_.status)) return;
   loop_->Unwatch(incoming_->fd());
@@ -187,17 +187,19 @@ MigrationInfo MigrationDriver::info() const {
   MigrationInfo info = info_;
   if (began_ns_ == 0) return info;
   info.total_time = absl::Nanoseconds((ended_ns_ != 0 ? ended_ns_ : MonotonicNs()) - began_ns_);
-  if (outgoing_ != nullptr) {
-    const Outgoing::RamProgress& ram = outgoing_->ram_progress();
-    info.phases_ns = outgoing_->phase_times_ns();
-    info.downtime = absl::Nanoseconds(outgoing_->pause_ns());
+  const auto describe = [&info](const auto& handover) {
+    const Outgoing::RamProgress ram = handover.ram_progress();
+    info.phases_ns = handover.phase_times_ns();
+    info.downtime = absl::Nanoseconds(handover.pause_ns());
     info.in_place_bytes = ram.in_place_bytes;
     info.transferred_bytes = ram.copied_bytes;
     info.remaining_bytes = ram.copy_bytes - ram.copied_bytes;
     info.total_bytes = ram.in_place_bytes + ram.copy_bytes;
+  };
+  if (outgoing_ != nullptr) {
+    describe(*outgoing_);
   } else if (incoming_ != nullptr) {
-    info.phases_ns = incoming_->phase_times_ns();
-    info.downtime = absl::Nanoseconds(incoming_->pause_ns());
+    describe(*incoming_);
   }
   info.setup_time = absl::Nanoseconds(info.phases_ns[static_cast<size_t>(Phase::kCheck)] +
                                       info.phases_ns[static_cast<size_t>(Phase::kPrepare)]);

@@ -53,7 +53,7 @@ class MigrationDriver {
   absl::Status StartIncoming(const Address& main, bool ignore_shared, IncomingVm* vm);
   absl::Status StartExecIncoming(std::unique_ptr<ExecHandoff> handoff, IncomingVm* vm);
 
-  // Calls an outgoing handover off, or the reading of a cpr-reboot's state from a stream. OK also if there is none.
+  // Calls an outgoing handover off, or a cpr-reboot's state that is being read. OK also if there is none.
   absl::Status Cancel();
   // The user wants the guest back that lies in a state file.
   absl::Status Reclaim();

@@ -1,0 +1,38 @@
+#include "libcpr/modes/copied_ram.h"
+
+#include <string>
+
+#include "libcpr/base/status_macros.h"
+#include "libcpr/modes/own_sections.h"
+
+namespace cpr {
+
+std::vector<RamCopyOut::Source> SourcesToCopy(const Inventory& inventory, const std::vector<bool>& copied) {
+  std::vector<RamCopyOut::Source> sources;
+  for (size_t i = 0; i < copied.size(); ++i) {
+    if (!copied[i]) continue;
+    const RamBlock& block = inventory.blocks[i];
+    sources.push_back(
+        {block.name(),
+         {inventory.mapped[i], block.size_bytes(), block.shared() ? block.fd() : -1, block.offset_bytes()}});
+  }
+  return sources;
+}
+
+absl::Status AddRamCopySections(const std::vector<bool>& copied, absl::Span<const std::vector<RamExtent>> extents,
+                                ContainerWriter& writer) {
+  auto next = extents.begin();
+  for (size_t i = 0; i < copied.size(); ++i) {
+    if (!copied[i]) continue;
+    v1::RamCopyState state;
+    for (const RamExtent& extent : *next++) *state.add_extents() = RamExtentToProto(extent);
+    CPR_RETURN_IF_ERROR(writer.Add(OwnSectionInfo(kRamCopySection, Stage::kLate, static_cast<uint32_t>(i)),
+                                   [&state](std::string* payload) {
+                                     state.AppendToString(payload);
+                                     return absl::OkStatus();
+                                   }));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace cpr
