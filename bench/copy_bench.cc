@@ -1,23 +1,13 @@
 // How fast guest RAM that cannot stay in place is copied into a file and back, beside what the same disk does with the
-// same bytes written and read from one end to the other, as dd would. Ends with a table of medians.
+// same bytes written and read from one end to the other, as dd would, and beside QEMU's cpr-reboot. Ends with a table
+// of medians.
 //
-//   copy_bench [--mib=N] [--folder=PATH] [--rounds=N] [Google Benchmark's flags]
-//
-// --mib: size of the RAM, 1024 unless told. --folder: where the file goes, on the disk in question. --rounds: how often
-// each is measured, 5 unless told.
-
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
+//   copy_bench [--mib=N] [--folder=PATH] [--rounds=N] [--qemu=PROGRAM] [Google Benchmark's flags]
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <map>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,25 +15,20 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "bench/copy_ways.h"
+#include "bench/qemu_copy.h"
 #include "benchmark/benchmark.h"
-#include "libcpr/base/io.h"
-#include "libcpr/base/mapping.h"
-#include "libcpr/base/status_macros.h"
-#include "libcpr/base/status_util.h"
-#include "libcpr/base/unique_fd.h"
-#include "libcpr/memory/ram_copy.h"
-#include "libcpr/modes/phase.h"
 
 namespace cpr {
 namespace {
-
-constexpr uint64_t kPieceBytes = 4 << 20;
 
 struct Options {
   uint64_t mib = 1024;
   std::string folder = "/tmp";
   int rounds = 5;
+  std::vector<std::string> qemu;
 };
 Options options;
 
@@ -52,143 +37,6 @@ std::map<std::string, std::vector<double>>& AllRates() {  // MB/s of touched byt
   return *all;
 }
 bool any_failed = false;
-
-// RAM as a guest leaves it: one run of touched pages in every `one_in` MiB, of one MiB, with nothing like zeros in it.
-class Ram {
- public:
-  static absl::StatusOr<std::unique_ptr<Ram>> Create(uint64_t one_in) {
-    auto ram = std::make_unique<Ram>();
-    ram->fd.Reset(::memfd_create("ram", MFD_CLOEXEC));
-    const uint64_t size_bytes = options.mib << 20;
-    if (::ftruncate(ram->fd.get(), static_cast<off_t>(size_bytes)) != 0) return ErrnoStatus(errno, "ftruncate");
-    CPR_ASSIGN_OR_RETURN(ram->mapping, Mapping::Create(ram->fd.get(), 0, size_bytes));
-    uint64_t word = 88172645463325252u;
-    for (uint64_t at = 0; one_in != 0 && at < size_bytes; at += one_in << 20) {
-      for (uint64_t byte = at; byte < at + (1 << 20); byte += sizeof(word)) {
-        word ^= word << 13, word ^= word >> 7, word ^= word << 17;
-        std::memcpy(ram->mapping.data() + byte, &word, sizeof(word));
-      }
-      ram->touched_bytes += 1 << 20;
-    }
-    return ram;
-  }
-  MappedRam Mapped() const { return {mapping.data(), mapping.size_bytes(), fd.get(), 0}; }
-
-  UniqueFd fd;
-  Mapping mapping;
-  uint64_t touched_bytes = 0;
-};
-
-// A file that is gone when this is.
-absl::StatusOr<UniqueFd> NewFile() {
-  std::string path = absl::StrCat(options.folder, "/copy_bench.XXXXXX");
-  UniqueFd file(::mkostemp(path.data(), O_CLOEXEC));
-  if (!file.ok()) return ErrnoStatus(errno, path);
-  ::unlink(path.c_str());
-  return file;
-}
-
-absl::Status Sync(int fd) { return ::fsync(fd) == 0 ? absl::OkStatus() : ErrnoStatus(errno, "fsync"); }
-
-// On the disk, and nowhere else.
-absl::Status SyncAndForget(int fd) {
-  CPR_RETURN_IF_ERROR(Sync(fd));
-  ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-  return absl::OkStatus();
-}
-
-absl::Status SetDirect(int fd, bool direct) {
-  if (!direct || ::fcntl(fd, F_SETFL, O_DIRECT) == 0) return absl::OkStatus();
-  return ErrnoStatus(errno, "O_DIRECT");
-}
-
-// What is measured: does `timed` and says how many bytes that were; `nanoseconds` is what it took.
-using Measured = std::function<absl::StatusOr<uint64_t>(int64_t* nanoseconds)>;
-
-template <typename Work>
-absl::Status Time(int64_t* nanoseconds, Work work) {
-  const int64_t began = MonotonicNs();
-  const absl::Status status = work();
-  *nanoseconds = MonotonicNs() - began;
-  return status;
-}
-
-absl::Status WriteThrough(int fd, const Ram& ram, uint64_t bytes) {
-  for (uint64_t at = 0; at < bytes; at += kPieceBytes) {
-    const uint64_t size_bytes = std::min(kPieceBytes, bytes - at);
-    CPR_RETURN_IF_ERROR(PwriteAll(fd, RamBytes(ram.Mapped(), {at, at + size_bytes}), at));
-  }
-  return Sync(fd);
-}
-
-absl::Status ReadThrough(int fd, const Ram& ram, uint64_t bytes) {
-  for (uint64_t at = 0; at < bytes; at += kPieceBytes) {
-    CPR_RETURN_IF_ERROR(
-        PreadAll(fd, reinterpret_cast<char*>(ram.mapping.data()), std::min(kPieceBytes, bytes - at), at));
-  }
-  return absl::OkStatus();
-}
-
-// The disk alone: the touched bytes of `full`, one behind the other.
-Measured DiskWrite(uint64_t one_in, bool direct) {
-  return [=](int64_t* nanoseconds) -> absl::StatusOr<uint64_t> {
-    CPR_ASSIGN_OR_RETURN(const auto full, Ram::Create(1));
-    CPR_ASSIGN_OR_RETURN(const UniqueFd file, NewFile());
-    CPR_RETURN_IF_ERROR(SetDirect(file.get(), direct));
-    const uint64_t bytes = full->touched_bytes / one_in;
-    CPR_RETURN_IF_ERROR(Time(nanoseconds, [&] { return WriteThrough(file.get(), *full, bytes); }));
-    return bytes;
-  };
-}
-
-Measured DiskRead(uint64_t one_in, bool direct) {
-  return [=](int64_t* nanoseconds) -> absl::StatusOr<uint64_t> {
-    CPR_ASSIGN_OR_RETURN(const auto full, Ram::Create(1));
-    CPR_ASSIGN_OR_RETURN(const UniqueFd file, NewFile());
-    const uint64_t bytes = full->touched_bytes / one_in;
-    CPR_RETURN_IF_ERROR(WriteThrough(file.get(), *full, bytes));
-    CPR_RETURN_IF_ERROR(SyncAndForget(file.get()));
-    CPR_RETURN_IF_ERROR(SetDirect(file.get(), direct));
-    CPR_RETURN_IF_ERROR(Time(nanoseconds, [&] { return ReadThrough(file.get(), *full, bytes); }));
-    return bytes;
-  };
-}
-
-absl::StatusOr<std::vector<RamExtent>> SaveRam(const Ram& ram, int fd, const RamCopyOptions& how) {
-  CPR_ASSIGN_OR_RETURN(const auto copy, RamCopyOut::Start({{"ram", ram.Mapped()}}, fd, how));
-  CPR_RETURN_IF_ERROR(copy->Finish());
-  return copy->TakeExtents()[0];
-}
-
-Measured Save(uint64_t one_in, RamCopyOptions how) {
-  return [=](int64_t* nanoseconds) -> absl::StatusOr<uint64_t> {
-    CPR_ASSIGN_OR_RETURN(const auto ram, Ram::Create(one_in));
-    CPR_ASSIGN_OR_RETURN(const UniqueFd file, NewFile());
-    CPR_RETURN_IF_ERROR(Time(nanoseconds, [&]() -> absl::Status {
-      CPR_RETURN_IF_ERROR(SaveRam(*ram, file.get(), how).status());
-      return Sync(file.get());
-    }));
-    return ram->touched_bytes;
-  };
-}
-
-Measured Load(uint64_t one_in, RamCopyOptions how) {
-  return [=](int64_t* nanoseconds) -> absl::StatusOr<uint64_t> {
-    CPR_ASSIGN_OR_RETURN(const auto ram, Ram::Create(one_in));
-    CPR_ASSIGN_OR_RETURN(const auto back, Ram::Create(0));
-    CPR_ASSIGN_OR_RETURN(const UniqueFd file, NewFile());
-    CPR_ASSIGN_OR_RETURN(const std::vector<RamExtent> extents, SaveRam(*ram, file.get(), how));
-    CPR_RETURN_IF_ERROR(SyncAndForget(file.get()));
-    std::unique_ptr<RamCopyIn> copy;
-    CPR_RETURN_IF_ERROR(Time(nanoseconds, [&]() -> absl::Status {
-      CPR_ASSIGN_OR_RETURN(copy, RamCopyIn::Start({{"ram", back->Mapped(), extents}}, file.get(), how));
-      return copy->Finish();
-    }));
-    if (std::memcmp(ram->mapping.data(), back->mapping.data(), ram->mapping.size_bytes()) != 0)
-      return absl::DataLossError("what came back is not what went out");
-    return ram->touched_bytes;
-  };
-}
 
 void Run(benchmark::State& state, const std::string& name, const Measured& measured) {
   for (auto _ : state) {
@@ -210,14 +58,32 @@ struct Touched {
 };
 constexpr Touched kTouched[] = {{"all", 1}, {"half", 2}, {"sixteenth", 16}};
 constexpr unsigned kThreads[] = {1, 2, 4};
-const char* How(bool direct) { return direct ? "direct" : "buffered"; }
+constexpr int kQemuChannels = 2;
 
-std::string DiskName(bool write, const Touched& touched, bool direct) {
-  return absl::StrCat(write ? "DiskWrite/" : "DiskRead/", touched.name, "/", How(direct));
-}
+// A row of the table: a direction, how much is touched, and a way to the disk.
+struct Row {
+  bool write;
+  Touched touched;
+  bool direct;
 
-std::string CopyName(bool write, const Touched& touched, unsigned threads, bool direct) {
-  return absl::StrCat(write ? "Save/" : "Load/", touched.name, "/", threads, "/", How(direct));
+  std::string Name(const std::string& what) const {
+    return absl::StrCat(what, write ? "Save/" : "Load/", touched.name, "/", direct ? "direct" : "buffered");
+  }
+  std::string Disk() const { return Name("Disk"); }
+  std::string Copy(unsigned threads) const { return absl::StrCat(Name(""), "/", threads); }
+  std::string QemuStream() const { return Name("QemuStream"); }
+  std::string QemuMapped() const { return Name("QemuMapped"); }
+  Row Other() const { return {write, touched, !direct}; }
+};
+
+std::vector<Row> Rows() {
+  std::vector<Row> rows;
+  for (const bool write : {true, false}) {
+    for (const Touched& touched : kTouched) {
+      for (const bool direct : {true, false}) rows.push_back({write, touched, direct});
+    }
+  }
+  return rows;
 }
 
 void Register(const std::string& name, const Measured& measured) {
@@ -228,25 +94,28 @@ void Register(const std::string& name, const Measured& measured) {
       ->Iterations(options.rounds);
 }
 
-bool TakesDirect() {
-  const absl::StatusOr<UniqueFd> file = NewFile();
-  return file.ok() && SetDirect(file->get(), true).ok();
+void RegisterQemu(const CopyPlace& place, const Row& row) {
+  const uint64_t one_in = row.touched.one_in;
+  const QemuCopy stream = {.program = options.qemu};
+  const QemuCopy mapped = {options.qemu, /*mapped_ram=*/true, kQemuChannels, row.direct};
+  if (!row.direct) {  // which a stream cannot be
+    Register(row.QemuStream(), row.write ? QemuSave(place, one_in, stream) : QemuLoad(place, one_in, stream));
+  }
+  Register(row.QemuMapped(), row.write ? QemuSave(place, one_in, mapped) : QemuLoad(place, one_in, mapped));
 }
 
 void RegisterAll() {
-  const bool takes_direct = TakesDirect();
-  for (const bool write : {true, false}) {
-    for (const Touched& touched : kTouched) {
-      const uint64_t one_in = touched.one_in;
-      for (const bool direct : {true, false}) {
-        if (direct && !takes_direct) continue;
-        Register(DiskName(write, touched, direct), write ? DiskWrite(one_in, direct) : DiskRead(one_in, direct));
-        for (const unsigned threads : kThreads) {
-          const RamCopyOptions how = {.threads = threads, .direct = direct};
-          Register(CopyName(write, touched, threads, direct), write ? Save(one_in, how) : Load(one_in, how));
-        }
-      }
+  const CopyPlace place = {options.mib << 20, options.folder};
+  const bool takes_direct = TakesDirect(place);
+  for (const Row& row : Rows()) {
+    if (row.direct && !takes_direct) continue;
+    const uint64_t one_in = row.touched.one_in;
+    Register(row.Disk(), row.write ? DiskWrite(place, one_in, row.direct) : DiskRead(place, one_in, row.direct));
+    for (const unsigned threads : kThreads) {
+      const RamCopyOptions how = {.threads = threads, .direct = row.direct};
+      Register(row.Copy(threads), row.write ? Save(place, one_in, how) : Load(place, one_in, how));
     }
+    if (!options.qemu.empty()) RegisterQemu(place, row);
   }
 }
 
@@ -263,23 +132,24 @@ std::string Cell(double rate, double disk) {
   return disk == 0 ? absl::StrFormat("%.0f", rate) : absl::StrFormat("%.0f (%.0f%%)", rate, rate / disk * 100);
 }
 
+void PrintRow(const Row& row) {
+  const double disk = std::max(Median(row.Disk()), Median(row.Other().Disk()));
+  std::printf("%-26s %10s", row.Name("").c_str(), Cell(Median(row.Disk()), 0).c_str());
+  for (const unsigned threads : kThreads) std::printf(" %13s", Cell(Median(row.Copy(threads)), disk).c_str());
+  if (!options.qemu.empty()) {
+    std::printf(" %13s %13s", Cell(Median(row.QemuStream()), disk).c_str(),
+                Cell(Median(row.QemuMapped()), disk).c_str());
+  }
+  std::printf("\n");
+}
+
 void PrintTable() {
   std::printf("\nMB/s of touched bytes, median of %d; %d MiB of RAM; target >= 80%% of the disk's faster way\n",
               options.rounds, static_cast<int>(options.mib));
-  std::printf("%-26s %10s %14s %14s %14s\n", "", "disk alone", "1 thread", "2 threads", "4 threads");
-  for (const bool write : {true, false}) {
-    for (const Touched& touched : kTouched) {
-      const double disk = std::max(Median(DiskName(write, touched, true)), Median(DiskName(write, touched, false)));
-      for (const bool direct : {true, false}) {
-        std::printf("%-26s %10s", absl::StrCat(write ? "save, " : "load, ", touched.name, ", ", How(direct)).c_str(),
-                    Cell(Median(DiskName(write, touched, direct)), 0).c_str());
-        for (const unsigned threads : kThreads) {
-          std::printf(" %14s", Cell(Median(CopyName(write, touched, threads, direct)), disk).c_str());
-        }
-        std::printf("\n");
-      }
-    }
-  }
+  std::printf("%-26s %10s %13s %13s %13s", "", "disk alone", "1 thread", "2 threads", "4 threads");
+  if (!options.qemu.empty()) std::printf(" %13s %13s", "QEMU, stream", "mapped-ram, 2");
+  std::printf("\n");
+  for (const Row& row : Rows()) PrintRow(row);
 }
 
 // Takes our own flags out of argv; false if one of them makes no sense.
@@ -289,6 +159,8 @@ bool TakeOptions(int* argc, char** argv) {
     absl::string_view word = argv[i];
     if (absl::ConsumePrefix(&word, "--folder=")) {
       options.folder = std::string(word);
+    } else if (absl::ConsumePrefix(&word, "--qemu=")) {
+      options.qemu = absl::StrSplit(word, ' ', absl::SkipEmpty());
     } else if (absl::ConsumePrefix(&word, "--mib=")) {
       if (!absl::SimpleAtoi(word, &options.mib) || options.mib == 0 || options.mib % 16 != 0) return false;
     } else if (absl::ConsumePrefix(&word, "--rounds=")) {
@@ -303,10 +175,11 @@ bool TakeOptions(int* argc, char** argv) {
 
 void PrintHelp() {
   std::printf(
-      "copy_bench [--mib=N] [--folder=PATH] [--rounds=N]\n"
-      "  --mib=N        size of the RAM, a multiple of 16; 1024 unless told\n"
-      "  --folder=PATH  where the file goes, on the disk to be measured; /tmp unless told\n"
-      "  --rounds=N     how often each is measured; 5 unless told\n");
+      "copy_bench [--mib=N] [--folder=PATH] [--rounds=N] [--qemu=PROGRAM]\n"
+      "  --mib=N         size of the RAM, a multiple of 16; 1024 unless told\n"
+      "  --folder=PATH   where the file goes, on the disk to be measured; /tmp unless told\n"
+      "  --rounds=N      how often each is measured; 5 unless told\n"
+      "  --qemu=PROGRAM  QEMU 9.0 or later, with words that it needs: measured beside; bench/copy_rates has one\n");
 }
 
 }  // namespace
