@@ -64,9 +64,19 @@ TEST(Crc32cTest, AgreesWithTheRfc) {
   EXPECT_EQ(Crc32c("123456789"), 0xe3069283u);
 }
 
-TEST(Crc32cTest, GoesOnFromTheCrcOfThePartBefore) {
-  EXPECT_EQ(Crc32c("56789", Crc32c("1234")), Crc32c("123456789"));
+TEST(Crc32cTest, LongDataIsSummedAsByteForByte) {
+  std::string data(50'000, '\0');
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i * i + i / 251);
+  uint32_t crc = 0;
+  for (size_t size = 1; size <= data.size(); ++size) {
+    crc = Crc32c(absl::string_view(data).substr(size - 1, 1), crc);
+    const bool at_a_border = size % 4096 <= 9 || size % 4096 >= 4088;
+    ASSERT_TRUE(!at_a_border || Crc32c(absl::string_view(data).substr(0, size)) == crc) << size << " bytes";
+  }
+  EXPECT_EQ(Crc32c(data), crc);
 }
+
+TEST(Crc32cTest, GoesOnFromTheCrcOfThePartBefore) { EXPECT_EQ(Crc32c("56789", Crc32c("1234")), Crc32c("123456789")); }
 
 TEST(IoTest, ReadingPastTheEndSaysHowFarItCame) {
   UniqueFd fd(::memfd_create("x", MFD_CLOEXEC));
@@ -83,7 +93,8 @@ TEST(IoTest, ReadToEndRefusesMoreThanTheLimit) {
 }
 
 TEST(IoTest, OpenNamesThePath) {
-  EXPECT_THAT(OpenFile("/nonexistent/x", O_RDONLY).status(), StatusIs(absl::StatusCode::kNotFound, HasSubstr("/nonexistent/x")));
+  EXPECT_THAT(OpenFile("/nonexistent/x", O_RDONLY).status(),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("/nonexistent/x")));
 }
 
 TEST(MappingTest, SharedMappingsOfOneFileShowTheSameBytes) {
