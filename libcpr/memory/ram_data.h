@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "libcpr/base/unique_fd.h"
 
 // Where in guest RAM there is something else than zeros, found out without making holes into pages.
 
@@ -16,9 +17,12 @@ constexpr uint64_t kRamPageBytes = 4096;
 struct MappedRam {
   uint8_t* data = nullptr;
   uint64_t size_bytes = 0;  // a multiple of 4 KiB
-  // The file under a *shared* mapping, so that its holes are skipped unread (reading one would allocate it), or -1.
+  // The file under the mapping, so that its holes are skipped unread (reading one would allocate it), or -1.
   int fd = -1;
   uint64_t offset_bytes = 0;  // of data[0] in that file
+  // A private mapping instead, of that file or of nothing: what it has not been given a page of its own for is as in
+  // the file, or zero.
+  bool is_private = false;
 };
 
 // Bytes [begin, end) of a block; both multiples of 4 KiB.
@@ -37,7 +41,7 @@ inline absl::string_view RamBytes(const MappedRam& ram, RamRange range) {
 // Thread-compatible.
 class RamDataCursor {
  public:
-  explicit RamDataCursor(const MappedRam& ram) : ram_(ram) {}
+  explicit RamDataCursor(const MappedRam& ram);
 
   // The first byte at or behind `from` that has a page; the size of the block if there is none. `from` never goes back,
   // here and below.
@@ -46,8 +50,13 @@ class RamDataCursor {
   std::vector<RamRange> Within(uint64_t begin, uint64_t end);
 
  private:
+  RamRange NextInFile(uint64_t from) const;
+  RamRange NextTouched(uint64_t from) const;
+
   const MappedRam ram_;
-  RamRange known_;  // the part met last; what lies between the one before and this one is a hole
+  UniqueFd pagemap_;  // of this process; only for a private mapping
+  // The part met last in the file, and of pages of a private mapping's own. Between one and the next there is nothing.
+  RamRange in_file_, touched_;
 };
 
 // The first run of non-zero pages within `range`, without zero pages at its ends and with no more than 64 KiB of them

@@ -12,9 +12,12 @@ std::vector<RamCopyOut::Source> SourcesToCopy(const Inventory& inventory, const 
   for (size_t i = 0; i < copied.size(); ++i) {
     if (!copied[i]) continue;
     const RamBlock& block = inventory.blocks[i];
-    sources.push_back(
-        {block.name(),
-         {inventory.mapped[i], block.size_bytes(), block.shared() ? block.fd() : -1, block.offset_bytes()}});
+    const MappedRam ram = {.data = inventory.mapped[i],
+                           .size_bytes = block.size_bytes(),
+                           .fd = block.fd(),
+                           .offset_bytes = block.offset_bytes(),
+                           .is_private = !block.shared()};
+    sources.push_back({block.name(), ram});
   }
   return sources;
 }
