@@ -10,6 +10,7 @@
 #include "libcpr/base/io.h"
 #include "libcpr/base/status_macros.h"
 #include "libcpr/base/status_util.h"
+#include "libcpr/modes/mapped_ram.h"
 #include "libcpr/modes/own_sections.h"
 #include "libcpr/vmstate/proto_payload.h"
 
@@ -71,21 +72,32 @@ absl::Status Incoming::Build(const ContainerReader& reader, FdTable fds, std::ve
   arrived_.fds = std::move(fds);
   CPR_ASSIGN_OR_RETURN(arrived_.blocks, BlocksFromState(mode_, ram_, arrived_.fds));
   for (int i = 0; i < ram_.blocks_size(); ++i) {
-    copied_.push_back(ram_.blocks(i).copied());
-    copied_fds_.emplace_back();
+    CPR_ASSIGN_OR_RETURN(const bool mapped, MapCopied(i, reader));
+    copied_.push_back(ram_.blocks(i).copied() && !mapped);
+    copied_blocks_.emplace_back();
     const uint64_t size_bytes = ram_.blocks(i).layout().size_bytes();
     (copied_.back() ? ram_progress_.copy_bytes : ram_progress_.in_place_bytes) += size_bytes;
     if (!copied_.back()) continue;
-    CPR_ASSIGN_OR_RETURN(copied_fds_.back(), arrived_.blocks[static_cast<size_t>(i)].DupFd());
+    const RamBlock& block = arrived_.blocks[static_cast<size_t>(i)];
+    CPR_ASSIGN_OR_RETURN(copied_blocks_.back().fd, block.DupFd());
+    copied_blocks_.back().offset_bytes = block.offset_bytes();
   }
   CPR_RETURN_IF_ERROR(vm_->Build(arrived_));
   return AddLateSections();
 }
 
+absl::StatusOr<bool> Incoming::MapCopied(int index, const ContainerReader& reader) {
+  if (map_file_ < 0) return false;
+  CPR_ASSIGN_OR_RETURN(std::optional<RamBlock> mapped, MapCopiedBlock(ram_, index, reader, map_file_));
+  if (!mapped.has_value()) return false;
+  arrived_.blocks[static_cast<size_t>(index)] = *std::move(mapped);
+  return true;
+}
+
 absl::Status Incoming::AddLateSections() {
   ram_copies_.resize(copied_.size());
   for (size_t i = 0; i < copied_.size(); ++i) {
-    if (!copied_[i]) continue;
+    if (!ram_.blocks(static_cast<int>(i)).copied()) continue;
     CPR_RETURN_IF_ERROR(
         arrived_.sections.Add(LoadOnly(OwnSectionInfo(kRamCopySection, Stage::kLate, static_cast<uint32_t>(i)),
                                        [this, i](absl::string_view payload, uint32_t version) {
@@ -116,9 +128,10 @@ absl::StatusOr<std::vector<RamCopyIn::Target>> Incoming::MapTargets() {
   for (size_t i = 0; i < copied_.size(); ++i) {
     if (!copied_[i]) continue;
     const v1::RamBlockDescriptor& layout = ram_.blocks(static_cast<int>(i)).layout();
-    const int fd = copied_fds_[i].get();
-    CPR_ASSIGN_OR_RETURN(Mapping ram, Mapping::Create(fd, layout.offset_bytes(), layout.size_bytes()));
-    targets.push_back({layout.name(), {ram.data(), ram.size_bytes(), fd, layout.offset_bytes()}});
+    const int fd = copied_blocks_[i].fd.get();
+    const uint64_t offset_bytes = copied_blocks_[i].offset_bytes;
+    CPR_ASSIGN_OR_RETURN(Mapping ram, Mapping::Create(fd, offset_bytes, layout.size_bytes()));
+    targets.push_back({layout.name(), {ram.data(), ram.size_bytes(), fd, offset_bytes}});
     for (const v1::RamExtent& extent : ram_copies_[i].extents())
       targets.back().extents.push_back(RamExtentFromProto(extent));
     copy_mappings_.push_back(std::move(ram));
@@ -142,7 +155,7 @@ absl::StatusOr<bool> Incoming::AdvanceCopy() {
   poller_.Forget(copy_->fd());
   copy_.reset();
   ram_fd_.Reset();
-  copied_fds_.clear();
+  copied_blocks_.clear();
   return true;
 }
 

@@ -61,6 +61,9 @@ class Incoming {
   // check: one error that names every section that this program cannot read.
   absl::Status CheckSections(const std::vector<SectionInfo>& claims);
   absl::Status CheckSections(const ContainerReader& reader);
+  // Before Build: private RAM that was copied into the state, which is `file` (lent), is mapped from there
+  // (mapped_ram.h).
+  void MapCopiedFrom(int file) { map_file_ = file; }
   // prepare: loads the early sections (`also` are the mode's own) and has the machine built on the RAM and the fds.
   absl::Status Build(const ContainerReader& reader, FdTable fds, std::vector<Section> also = {});
   // save: loads and validates all late sections, then applies. Where RAM is copied in between, in steps: Load,
@@ -83,6 +86,7 @@ class Incoming {
  private:
   absl::Status LoadEarly(const ContainerReader& reader, std::vector<Section> also);
   absl::Status AddLateSections();
+  absl::StatusOr<bool> MapCopied(int index, const ContainerReader& reader);
   absl::StatusOr<std::vector<RamCopyIn::Target>> MapTargets();
   void SumUpPhases();
 
@@ -90,8 +94,16 @@ class Incoming {
   v1::RamState ram_;
   v1::HandoverState handover_;
   std::vector<v1::RamCopyState> ram_copies_;  // by block; of copied blocks only the index counts
-  std::vector<UniqueFd> copied_fds_;
-  std::vector<bool> copied_;
+  // What a copied block's pages go into: the file under it, and where it begins there, which need not be where it began
+  // in the old program's.
+  struct CopiedBlock {
+    UniqueFd fd;
+    uint64_t offset_bytes = 0;
+  };
+  std::vector<CopiedBlock> copied_blocks_;  // by block; of the others nothing
+  int map_file_ = -1;
+  std::vector<bool>
+      copied_;  // those to be copied here, by block: less than were copied into the state if some are mapped
   RamProgress ram_progress_;
   UniqueFd ram_fd_;
   std::vector<Mapping> copy_mappings_;  // kept to the end: unmapping takes time

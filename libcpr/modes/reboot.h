@@ -54,6 +54,11 @@ struct RebootIncomingOptions {
   std::vector<std::string> command = {};
   UniqueFd stream = UniqueFd();
   RamCopyOptions copy = {};
+  // Private RAM that was copied into the file is mapped from there: the guest runs at once, and a page is read when the
+  // guest first touches it. Nobody looks at the checksums of these pages, and the file has to stay as it is for as long
+  // as the guest lives (it may be unlinked, or replaced by another of its name). Only from a file, at offset 0:
+  // kInvalidArgument otherwise. Shared RAM is copied all the same.
+  bool map_private = false;
 };
 
 absl::StatusOr<std::unique_ptr<Incoming>> CreateRebootIncoming(RebootIncomingOptions options, IncomingVm* vm);

@@ -57,6 +57,7 @@ class RebootIncoming : public Incoming {
 
   absl::Status FindOwnership(const v1::RamState& ram, int file, uint64_t offset_bytes);
   absl::Status CheckRamAgreed(const v1::RamState& ram) const;
+  absl::Status ChooseMapping(int file);
 
   RebootIncomingOptions options_;
   At at_ = At::kStart;
@@ -150,6 +151,7 @@ absl::StatusOr<Incoming::Next> RebootIncoming::Resume(int file, uint64_t offset_
   CPR_RETURN_IF_ERROR(CheckRamAgreed(*ram));
   CPR_RETURN_IF_ERROR(Annotate(FindOwnership(*ram, file, offset_bytes), options_.path));
   CPR_RETURN_IF_ERROR(Annotate(CheckOffered(*ownership_), options_.path));
+  CPR_RETURN_IF_ERROR(Annotate(ChooseMapping(file), options_.path));
   Enter(Phase::kPrepare);
   CPR_RETURN_IF_ERROR(Annotate(Build(*reader, FdTable()), options_.path));
   CPR_RETURN_IF_ERROR(Annotate(Load(*reader), options_.path));
@@ -191,6 +193,16 @@ absl::Status RebootIncoming::FindOwnership(const v1::RamState& ram, int file, ui
     return absl::DataLossError("the id of the mark beside the RAM is not 16 bytes");
   if (ram_path.empty()) return absl::DataLossError("there is an id of a mark, and no RAM that it could lie beside");
   CPR_ASSIGN_OR_RETURN(ownership_, OpenRamMark(ram_path, ram.mark_id()));
+  return absl::OkStatus();
+}
+
+absl::Status RebootIncoming::ChooseMapping(int file) {
+  if (!options_.map_private) return absl::OkStatus();
+  // A file that was there before may hold anything where RAM was zero.
+  if (stream_.has_value() || options_.offset_bytes != 0) {
+    return absl::InvalidArgumentError("RAM can be mapped from a file of its own alone, at offset 0");
+  }
+  MapCopiedFrom(file);
   return absl::OkStatus();
 }
 

@@ -60,7 +60,9 @@ absl::Status ToyVm::MapRam(const RamBlock& block) {
     CPR_ASSIGN_OR_RETURN(ram_, Mapping::CreateAnonymous(kRamBytes));
     return absl::OkStatus();
   }
-  CPR_ASSIGN_OR_RETURN(ram_, Mapping::Create(block.fd(), block.offset_bytes(), kRamBytes));
+  const auto sharing = block.shared() ? Mapping::Sharing::kShared : Mapping::Sharing::kPrivate;
+  CPR_ASSIGN_OR_RETURN(
+      ram_, Mapping::Create(block.fd(), block.offset_bytes(), kRamBytes, Mapping::Access::kReadWrite, sharing));
   return absl::OkStatus();
 }
 

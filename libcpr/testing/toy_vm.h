@@ -35,6 +35,11 @@ class ToyVm : public OutgoingVm, public IncomingVm {
 
   // True if RAM holds the pattern of `value`.
   bool RamIntact() const;
+  // Fills RAM with the pattern of another value, as a guest that works on.
+  void Refill(uint64_t new_value) {
+    value = new_value;
+    FillRam();
+  }
 
   bool running = false;
   int pauses = 0, resumes = 0, releases = 0, runs = 0;

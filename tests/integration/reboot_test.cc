@@ -301,6 +301,39 @@ TEST_F(RebootTest, RamThatWasAlteredInTheFileIsRefusedAndRunsNothing) {
   EXPECT_FALSE(fresh.running);
 }
 
+TEST_F(RebootTest, PrivateRamCanBeMappedFromTheState) {
+  ToyVm old, fresh;
+  ASSERT_THAT(old.Start("two vCPUs", 25, "private"), IsOk());
+  ASSERT_THAT(Save(old, true), IsOk());
+  const std::string before = ReadState();
+  auto incoming = CreateRebootIncoming({.path = state_, .map_private = true}, &fresh);
+  ASSERT_THAT(incoming, IsOk());
+  ASSERT_THAT((*incoming)->Run(), IsOk());
+  EXPECT_EQ((*incoming)->ram_progress().copy_bytes, 0u);
+  EXPECT_TRUE(fresh.running);
+  EXPECT_TRUE(fresh.RamIntact());
+  // What the guest writes is its own, and its state can be saved over the one that it lives on.
+  fresh.Refill(26);
+  constexpr size_t kArea = 2 << 20;  // the ownership word before it has changed, and a hole follows
+  EXPECT_TRUE(ReadState().substr(kArea, before.size() - kArea) == before.substr(kArea))
+      << "the guest has written into its state";
+  ToyVm later;
+  ASSERT_THAT(Save(fresh, true), IsOk());
+  ASSERT_THAT(Resume(later, true), IsOk());
+  EXPECT_TRUE(later.RamIntact());
+}
+
+TEST_F(RebootTest, RamCannotBeMappedFromAPartOfAFile) {
+  ToyVm old, fresh;
+  ASSERT_THAT(old.Start("two vCPUs", 27, "private"), IsOk());
+  ASSERT_THAT(Save(old, true, 4096), IsOk());
+  auto incoming = CreateRebootIncoming({.path = state_, .offset_bytes = 4096, .map_private = true}, &fresh);
+  ASSERT_THAT(incoming, IsOk());
+  EXPECT_THAT((*incoming)->Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("at offset 0")));
+  EXPECT_FALSE(fresh.running);
+  EXPECT_THAT(Resume(fresh, true, 4096), IsOk());
+}
+
 TEST_F(RebootTest, FolderThatDoesNotExistIsNamed) {
   state_ = folder_.File("nowhere/vm.state");
   ToyVm old;

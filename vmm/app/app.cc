@@ -115,7 +115,7 @@ absl::Status App::StartWaiting() {
   }
   CPR_RETURN_IF_ERROR(CheckSpawn(*incoming.main));
   // RAM that was left in place was so by x-ignore-shared; there is no monitor yet to set it by.
-  return migration_->StartIncoming(*incoming.main, /*ignore_shared=*/true, arriving_.get());
+  return migration_->StartIncoming(*incoming.main, {.ignore_shared = true}, arriving_.get());
 }
 
 MigrationDriver::Hooks App::DriverHooks() {

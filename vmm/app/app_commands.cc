@@ -134,7 +134,8 @@ absl::Status App::MigrateIncoming(const Channels& channels) {
     return absl::FailedPreconditionError("'-incoming' was not specified on the command line");
   }
   CPR_RETURN_IF_ERROR(CheckSpawn(channels.main));
-  return migration_->StartIncoming(channels.main, settings_.ignore_shared(), arriving_.get());
+  const MigrationDriver::RebootRam ram = {settings_.ignore_shared(), settings_.mapped_restore()};
+  return migration_->StartIncoming(channels.main, ram, arriving_.get());
 }
 
 std::vector<CprReadiness> App::Readiness() {

@@ -163,10 +163,10 @@ absl::Status MigrationDriver::AwaitTransfer(const Address& cpr, const std::optio
   cpr_path_ = cpr.path;
   mode_ = Mode::kTransfer;
   CPR_RETURN_IF_ERROR(Watch(incoming_->fd(), &MigrationDriver::AdvanceIncoming));
-  return main.has_value() ? StartIncoming(*main, false, vm) : absl::OkStatus();
+  return main.has_value() ? StartIncoming(*main, {}, vm) : absl::OkStatus();
 }
 
-absl::Status MigrationDriver::StartIncoming(const Address& main, bool ignore_shared, IncomingVm* vm) {
+absl::Status MigrationDriver::StartIncoming(const Address& main, RebootRam ram, IncomingVm* vm) {
   if (transfer_incoming_ != nullptr) return StartMain(main);
   if (incoming_ != nullptr) return absl::FailedPreconditionError("The incoming migration has already been started");
   if (main.transport == Transport::kUnix || main.transport == Transport::kTcp) {
@@ -178,7 +178,8 @@ absl::Status MigrationDriver::StartIncoming(const Address& main, bool ignore_sha
   RebootIncomingOptions options;
   options.path = main.transport == Transport::kFile ? main.path : FormatUri(main);
   options.offset_bytes = main.offset_bytes;
-  options.ignore_shared = ignore_shared;
+  options.ignore_shared = ram.ignore_shared;
+  options.map_private = ram.map_private;
   options.observer = [this](Phase phase) { OnPhase(phase); };
   options.command = main.command;
   if (main.transport == Transport::kFd) {

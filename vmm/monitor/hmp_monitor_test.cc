@@ -123,9 +123,9 @@ TEST_F(HmpMonitorTest, SetsAndShowsParameters) {
 }
 
 TEST_F(HmpMonitorTest, SetsAndShowsCapabilities) {
-  EXPECT_EQ(Ask("info migrate_capabilities"), "events: on\nx-ignore-shared: off\n");
+  EXPECT_EQ(Ask("info migrate_capabilities"), "events: on\nx-ignore-shared: off\nx-mapped-restore: off\n");
   EXPECT_EQ(Ask("migrate_set_capability x-ignore-shared on"), "");
-  EXPECT_EQ(Ask("info migrate_capabilities"), "events: on\nx-ignore-shared: on\n");
+  EXPECT_EQ(Ask("info migrate_capabilities"), "events: on\nx-ignore-shared: on\nx-mapped-restore: off\n");
   EXPECT_EQ(Ask("migrate_set_capability x-ignore-shared yes"), "Expected 'on' or 'off'\n");
   EXPECT_EQ(Ask("migrate_set_capability postcopy-ram on"), "Error: Cannot use postcopy with CPR\n");
 }

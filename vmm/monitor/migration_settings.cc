@@ -69,6 +69,8 @@ absl::Status MigrationSettings::SetCapability(absl::string_view name, bool on) {
   }
   if (name == "x-ignore-shared") {
     ignore_shared_ = on;
+  } else if (name == "x-mapped-restore") {
+    mapped_restore_ = on;
   } else if (name == "events") {
     events_ = on;
   } else {
@@ -78,7 +80,7 @@ absl::Status MigrationSettings::SetCapability(absl::string_view name, bool on) {
 }
 
 std::vector<std::pair<absl::string_view, bool>> MigrationSettings::capabilities() const {
-  return {{"events", events_}, {"x-ignore-shared", ignore_shared_}};
+  return {{"events", events_}, {"x-ignore-shared", ignore_shared_}, {"x-mapped-restore", mapped_restore_}};
 }
 
 absl::Status MigrationSettings::CheckTransfer(const Channels& channels) const {

@@ -24,6 +24,8 @@ class MigrationSettings {
   const std::vector<std::string>& exec_command() const { return exec_command_; }
   // x-ignore-shared: shared RAM in named files stays where it is (cpr-reboot).
   bool ignore_shared() const { return ignore_shared_; }
+  // x-mapped-restore: private RAM is mapped from the state's file, not copied from it (cpr-reboot, incoming).
+  bool mapped_restore() const { return mapped_restore_; }
   // Whether MIGRATION events are sent. Unlike QEMU's it is on from the start.
   bool events() const { return events_; }
 
@@ -48,6 +50,7 @@ class MigrationSettings {
   std::optional<Mode> mode_;
   std::vector<std::string> exec_command_;
   bool ignore_shared_ = false;
+  bool mapped_restore_ = false;
   bool events_ = true;
 };
 

@@ -42,6 +42,9 @@ TEST(MigrationSettingsTest, TakesQemusNames) {
   EXPECT_EQ(settings.SetMode("cpr").message(), "Parameter 'mode' does not accept value 'cpr'");
   EXPECT_THAT(settings.SetCapability("x-ignore-shared", true), IsOk());
   EXPECT_TRUE(settings.ignore_shared());
+  EXPECT_FALSE(settings.mapped_restore());
+  EXPECT_THAT(settings.SetCapability("x-mapped-restore", true), IsOk());
+  EXPECT_TRUE(settings.mapped_restore());
 }
 
 TEST(MigrationSettingsTest, RefusesCapabilitiesThatExcludeCpr) {

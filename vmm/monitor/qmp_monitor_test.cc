@@ -88,7 +88,8 @@ TEST_F(QmpMonitorTest, AnswersQueries) {
       {"query-migrate", R"({"status": "none"})"},
       {"query-migrate-parameters", R"({"cpr-exec-command": [], "mode": "normal"})"},
       {"query-migrate-capabilities",
-       R"([{"capability": "events", "state": true}, {"capability": "x-ignore-shared", "state": false}])"},
+       R"([{"capability": "events", "state": true}, {"capability": "x-ignore-shared", "state": false}, )"
+       R"({"capability": "x-mapped-restore", "state": false}])"},
       {"query-cpr", R"([{"blockers": [], "mode": "cpr-reboot", "ready": true}, )"
                     R"({"blockers": ["RAM is private", "disk"], "mode": "cpr-transfer", "ready": false}, )"
                     R"({"blockers": [], "mode": "cpr-exec", "ready": true}])"},
