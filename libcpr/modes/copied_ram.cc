@@ -1,8 +1,13 @@
 #include "libcpr/modes/copied_ram.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "libcpr/base/status_macros.h"
+#include "libcpr/base/status_util.h"
 #include "libcpr/modes/own_sections.h"
 
 namespace cpr {
@@ -34,6 +39,15 @@ absl::Status AddRamCopySections(const std::vector<bool>& copied, absl::Span<cons
                                      state.AppendToString(payload);
                                      return absl::OkStatus();
                                    }));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SyncRamInPlace(const Inventory& inventory, const std::vector<bool>& copied) {
+  for (size_t i = 0; i < copied.size(); ++i) {
+    const RamBlock& block = inventory.blocks[i];
+    if (copied[i] || block.backing() != RamBacking::kFile || ::fdatasync(block.fd()) == 0) continue;
+    return ErrnoStatus(errno, absl::StrCat("RAM block '", block.name(), "': fdatasync of ", block.path()));
   }
   return absl::OkStatus();
 }

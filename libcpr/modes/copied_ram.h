@@ -9,7 +9,8 @@
 #include "libcpr/modes/vm.h"
 #include "libcpr/vmstate/container.h"
 
-// The RAM blocks that cpr-reboot copies into the state, on the side that saves. `copied` says which, by block.
+// What becomes of RAM in cpr-reboot, on the side that saves: `copied` says which blocks are copied into the state; the
+// others stay where they are.
 
 namespace cpr {
 
@@ -19,6 +20,11 @@ std::vector<RamCopyOut::Source> SourcesToCopy(const Inventory& inventory, const 
 // Adds "cpr/ram-copy" for each of them; `extents` are in that order, too.
 absl::Status AddRamCopySections(const std::vector<bool>& copied, absl::Span<const std::vector<RamExtent>> extents,
                                 ContainerWriter& writer);
+
+// Has what the host's page cache, or its CPUs', hold of RAM files that stay written to where they lie: no work on tmpfs
+// and hugetlbfs; a DAX file system must remember which blocks are the file's, and a disk gets the pages. Takes time in
+// proportion to what was written since the last time. Errors name the block and carry errno.
+absl::Status SyncRamInPlace(const Inventory& inventory, const std::vector<bool>& copied);
 
 }  // namespace cpr
 

@@ -96,12 +96,14 @@ absl::StatusOr<Outgoing::Next> RebootOutgoing::Start() {
     ram_progress_.in_place_bytes -= inventory_.blocks[i].size_bytes();
   }
   at_ = At::kPause;
+  CPR_RETURN_IF_ERROR(SyncRamInPlace(inventory_, copied_));  // most of it while the guest runs
   return Next::kAgain;
 }
 
 absl::StatusOr<Outgoing::Next> RebootOutgoing::PauseAndSave() {
   CPR_RETURN_IF_ERROR(PauseGuest());
   Enter(Phase::kSave);
+  CPR_RETURN_IF_ERROR(SyncRamInPlace(inventory_, copied_));
   CPR_RETURN_IF_ERROR(SaveSections(inventory_.sections, Stage::kLate, *writer_));
   at_ = At::kPublish;
   if (ram_progress_.copy_bytes == 0) return Next::kAgain;

@@ -117,6 +117,7 @@ absl::StatusOr<Outgoing::Next> RebootStreamOutgoing::Start() {
     ram_progress_.in_place_bytes -= inventory_.blocks[i].size_bytes();
   }
   at_ = At::kPause;
+  CPR_RETURN_IF_ERROR(SyncRamInPlace(inventory_, copied_));  // most of it while the guest runs
   return Next::kAgain;
 }
 
@@ -143,6 +144,7 @@ absl::Status RebootStreamOutgoing::OpenStream() {
 absl::StatusOr<Outgoing::Next> RebootStreamOutgoing::PauseAndSave() {
   CPR_RETURN_IF_ERROR(PauseGuest());
   Enter(Phase::kSave);
+  CPR_RETURN_IF_ERROR(SyncRamInPlace(inventory_, copied_));
   CPR_RETURN_IF_ERROR(SaveSections(inventory_.sections, Stage::kLate, *writer_));
   if (ram_progress_.copy_bytes == 0) return Finish();
   CPR_RETURN_IF_ERROR(StartFinding());
