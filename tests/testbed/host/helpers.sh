@@ -82,8 +82,8 @@ dax_device() {
   [ -c /dev/dax0.0 ] || fail "no /dev/dax0.0"
 }
 
-# mke2fs_journaled DISK: a file system that is whole after a kexec without an unmount.
-mke2fs_journaled() { debian /usr/sbin/mke2fs -q -t ext4 "$1"; }
+# mke2fs_journaled [OPTION...] DISK: a file system that is whole after a kexec without an unmount.
+mke2fs_journaled() { debian /usr/sbin/mke2fs -q -t ext4 "$@"; }
 # keep FILE COPY: the copy outlives a kexec without an unmount.
 keep() {
   cp "$1" "$2"

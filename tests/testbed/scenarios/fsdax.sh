@@ -13,7 +13,7 @@ vmm() {
 
 if [ "$stage" = 1 ]; then
   debian ndctl create-namespace -f -e namespace0.0 -m fsdax >/dev/null
-  mke2fs_journaled /dev/pmem0
+  mke2fs_journaled -b 4096 /dev/pmem0  # a page: DAX wants it
 fi
 mount -t ext4 -o dax /dev/pmem0 /mnt
 if [ "$stage" = 1 ]; then
