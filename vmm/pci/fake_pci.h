@@ -26,6 +26,7 @@ class RecordingRouter : public MsiRouter {
     return absl::OkStatus();
   }
   absl::Status Attach(int eventfd, uint32_t gsi) override {
+    if (refused.contains(gsi)) return absl::ResourceExhaustedError("no irqfd");
     attached[gsi] = eventfd;
     return absl::OkStatus();
   }
@@ -36,6 +37,7 @@ class RecordingRouter : public MsiRouter {
 
   std::map<uint32_t, MsiMessage> staged, routes;
   std::map<uint32_t, int> attached;
+  std::set<uint32_t> refused;
   int commits = 0;
 
  private:

@@ -114,19 +114,21 @@ absl::Status Msix::AdoptShared(unsigned vector, UniqueFd eventfd) {
 absl::Status Msix::DetachShared() {
   MutexLock lock(&mutex_);
   held_ = true;
+  absl::Status status;
   for (Vector& vector : vectors_) {
-    if (vector.shared) CPR_RETURN_IF_ERROR(Follow(vector, false));
+    if (vector.shared) status.Update(Follow(vector, false));
   }
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status Msix::AttachShared() {
   MutexLock lock(&mutex_);
   held_ = false;
+  absl::Status status;
   for (Vector& vector : vectors_) {
-    if (vector.shared) CPR_RETURN_IF_ERROR(Follow(vector, Open(vector)));
+    if (vector.shared) status.Update(Follow(vector, Open(vector)));
   }
-  return absl::OkStatus();
+  return status;
 }
 
 void Msix::DiscardShared() {

@@ -3,6 +3,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "libcpr/testing/matchers.h"
 #include "vmm/pci/fake_pci.h"
@@ -12,6 +13,8 @@ namespace {
 
 using ::cpr::testing::IsOk;
 using ::cpr::testing::RecordingRouter;
+using ::cpr::testing::StatusIs;
+using ::testing::HasSubstr;
 
 uint64_t Drain(int eventfd) {
   uint64_t count = 0;
@@ -92,6 +95,18 @@ TEST_F(MsixTest, SharedVectorGathersWhileStopped) {
   EXPECT_TRUE(msix_->Save()[0].pending);
   ASSERT_THAT(msix_->AttachShared(), IsOk());
   EXPECT_EQ(Drain(EventfdOf(0)), 1u);
+}
+
+TEST_F(MsixTest, AVectorThatCannotBeHeardDoesNotSilenceTheNext) {
+  msix_->SetControl(true, false);
+  for (const unsigned vector : {0u, 1u}) {
+    Unmask(vector, 0x40 + vector);
+    ASSERT_THAT(msix_->Share(vector), IsOk());
+  }
+  ASSERT_THAT(msix_->DetachShared(), IsOk());
+  router_.refused = {24};
+  EXPECT_THAT(msix_->AttachShared(), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("no irqfd")));
+  EXPECT_TRUE(router_.attached.contains(25));
 }
 
 TEST_F(MsixTest, SharedVectorForgetsWhatHasGathered) {

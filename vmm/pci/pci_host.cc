@@ -175,17 +175,19 @@ bool PciHost::FollowSlot(unsigned slot) {
 }
 
 absl::Status PciHost::DetachInterrupts() {
+  absl::Status status;
   for (PciFunction* function : functions_) {
-    if (function != nullptr) CPR_RETURN_IF_ERROR(function->DetachInterrupts());
+    if (function != nullptr) status.Update(function->DetachInterrupts());
   }
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status PciHost::AttachInterrupts() {
+  absl::Status status;
   for (PciFunction* function : functions_) {
-    if (function != nullptr) CPR_RETURN_IF_ERROR(function->AttachInterrupts());
+    if (function != nullptr) status.Update(function->AttachInterrupts());
   }
-  return absl::OkStatus();
+  return status;
 }
 
 void PciHost::Reset() {

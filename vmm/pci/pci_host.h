@@ -65,7 +65,8 @@ class PciHost {
   uint32_t ReadPort(uint64_t offset, unsigned size_bytes);
   void WritePort(uint64_t offset, unsigned size_bytes, uint32_t value);
 
-  // Stop and resume of the machine: Msix::DetachShared and AttachShared of every function.
+  // Stop and resume of the machine: Msix::DetachShared and AttachShared of every function. An error is the first one;
+  // the other functions are served all the same.
   absl::Status DetachInterrupts();
   absl::Status AttachInterrupts();
 

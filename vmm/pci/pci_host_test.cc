@@ -17,6 +17,7 @@ using ::cpr::testing::RecordingRouter;
 using ::cpr::testing::StatusIs;
 using ::cpr::testing::ToyFunction;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::Pair;
 
 class PciHostTest : public ::testing::Test {
@@ -179,6 +180,21 @@ TEST_F(PciHostTest, FunctionsOfAMachineThatWasNotFinishedMayBeGone) {
   gone.reset();
   host_.reset();
   EXPECT_THAT(mmio_.Add("another", *bar, 4096, 8, {}), IsOk()) << "its BARs are off the bus";
+}
+
+TEST_F(PciHostTest, AFunctionThatCannotInterruptDoesNotSilenceTheNext) {
+  ToyFunction next(&router_);
+  ASSERT_THAT(host_->Add(4, &next), IsOk());
+  for (ToyFunction* function : {&toy_, &next}) {
+    function->msix()->SetControl(true, false);
+    function->msix()->WriteTable(8, 8, 0x40);  // the first vector's data, unmasked
+    ASSERT_THAT(function->msix()->Share(0), IsOk());
+  }
+  ASSERT_THAT(host_->DetachInterrupts(), IsOk());
+  EXPECT_FALSE(router_.attached.contains(24 + ToyFunction::kVectors));
+  router_.refused = {24};
+  EXPECT_THAT(host_->AttachInterrupts(), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("no irqfd")));
+  EXPECT_TRUE(router_.attached.contains(24 + ToyFunction::kVectors));
 }
 
 }  // namespace

@@ -279,15 +279,17 @@ absl::Status VfioPci::Restore(const PciFunctionState& state) {
 }
 
 absl::Status VfioPci::DetachInterrupts() {
-  CPR_RETURN_IF_ERROR(PciFunction::DetachInterrupts());
+  absl::Status status = PciFunction::DetachInterrupts();
   notices_->Hold();
-  return interrupts_->Hold();
+  status.Update(interrupts_->Hold());
+  return status;
 }
 
 absl::Status VfioPci::AttachInterrupts() {
-  CPR_RETURN_IF_ERROR(PciFunction::AttachInterrupts());
-  CPR_RETURN_IF_ERROR(interrupts_->Release());
-  return notices_->Release();
+  absl::Status status = PciFunction::AttachInterrupts();
+  status.Update(interrupts_->Release());
+  status.Update(notices_->Release());
+  return status;
 }
 
 }  // namespace cpr
