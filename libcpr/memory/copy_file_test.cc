@@ -71,7 +71,7 @@ class CopyFileTest : public ::testing::Test {
     return cached;
   }
 
-  const cpr::testing::TempFolder folder_;
+  const cpr::testing::TempFolder folder_{::testing::TempDir()};  // Bazel's lies on a disk; /tmp may be a tmpfs
   const UniqueFd fd_;
   Mapping memory_;
 };
