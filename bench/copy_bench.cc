@@ -26,7 +26,7 @@ namespace {
 
 struct Options {
   uint64_t mib = 1024;
-  std::string folder = "/tmp";
+  std::string folder = "/var/tmp";
   int rounds = 5;
   std::vector<std::string> qemu;
 };
