@@ -155,6 +155,44 @@ TEST_P(MachineTest, ResumedAndPausedAtAnyMomentItStopsAndGoesOn) {
   EXPECT_THAT(RunLoopUntil(*loop_, [&] { return WordAt(*machine_, kCounterGpa) != count; }), IsOk());
 }
 
+void PutAt(Machine& machine, uint64_t gpa, const std::string& bytes) {
+  CPR_ASSERT_OK_AND_ASSIGN(const absl::Span<uint8_t> there, machine.memory().At(gpa, bytes.size()));
+  std::copy(bytes.begin(), bytes.end(), there.begin());
+}
+
+// lgdt [0x7100]; lidt [0x7180]; at 0x700e: mov esp, 0x7000; xor ecx, ecx
+const std::string kWithTables("\x0f\x01\x15\x00\x71\x00\x00\x0f\x01\x1d\x80\x71\x00\x00\xbc\x00\x70\x00\x00\x31\xc9", 21);
+const std::string kJumpTo7000("\xb8\x00\x70\x00\x00\xff\xe0", 7);          // mov eax, 0x7000; jmp eax
+const std::string kGdt("\x0f\x00\x10\x71\x00\x00", 6);                       // of two entries at 0x7110
+const std::string kFlatCode("\xff\xff\x00\x00\x00\x9b\xcf\x00", 8);          // GDT entry 1
+const std::string kIdt("\x7f\x00\x00\x72\x00\x00", 6);                       // of 16 entries at 0x7200
+const std::string kGateTo7080("\x80\x70\x08\x00\x00\x8e\x00\x00", 8);        // in code segment 8
+// mov [0xd0000000], eax, where nothing is; inc dword [0x5000]; mov eax, 0x700e; jmp eax
+const std::string kAccessAndTrapAgain("\xa3\x00\x00\x00\xd0\xff\x05\x00\x50\x00\x00\xb8\x0e\x70\x00\x00\xff\xe0", 18);
+const std::string kDivideByZero("\xf7\xf1", 2);         // div ecx
+const std::string kUndefinedInstruction("\x0f\x0b", 2);  // ud2
+
+// Emulators of hardware virtualization are seen to take such an access for a part of the exception's delivery.
+TEST_P(MachineTest, AGuestMayAccessADeviceRightAfterAnException) {
+  for (const std::string& trap : {kDivideByZero, kUndefinedInstruction}) {
+    ASSERT_NO_FATAL_FAILURE(Create());
+    PutAtEntry(*machine_, kJumpTo7000);
+    PutAt(*machine_, 0x7000, kWithTables + trap);
+    PutAt(*machine_, 0x7080, kAccessAndTrapAgain);
+    PutAt(*machine_, 0x7100, kGdt);
+    PutAt(*machine_, 0x7118, kFlatCode);
+    PutAt(*machine_, 0x7180, kIdt);
+    for (const uint64_t vector : {0, 6}) PutAt(*machine_, 0x7200 + vector * kGateTo7080.size(), kGateTo7080);
+    machine_->Resume();
+    const auto counted = [this] { return WordAt(*machine_, kCounterGpa) >= 1000; };
+    EXPECT_THAT(RunLoopUntil(*loop_, [&] { return Failed() || counted(); }), IsOk());
+    EXPECT_TRUE(counted()) << WordAt(*machine_, kCounterGpa) << " accesses, then: " << event_text_;
+    machine_->Pause();
+    PutAt(*machine_, kCounterGpa, std::string(4, '\0'));
+    event_ = GuestEvent::kUnspecified;
+  }
+}
+
 std::string NameOf(const ::testing::TestParamInfo<MachineTest::ParamType>& info) {
   const auto [vcpus, irqchip] = info.param;
   return absl::StrCat(vcpus, "Vcpus", irqchip == IrqchipKind::kSplit ? "Split" : "Kernel");

@@ -50,4 +50,10 @@ VcpuStop StopAfterExit(uint32_t vcpu_id, const kvm_run& run) {
   }
 }
 
+bool IsMistakenDelivery(const kvm_run& run, const kvm_vcpu_events& events) {
+  if (run.exit_reason != KVM_EXIT_INTERNAL_ERROR) return false;
+  if (run.internal.suberror != KVM_INTERNAL_ERROR_DELIVERY_EV) return false;
+  return !events.exception.injected && !events.interrupt.injected && !events.nmi.injected;
+}
+
 }  // namespace cpr

@@ -19,6 +19,12 @@ struct VcpuStop {
 // are not known are internal errors. Thread-safe. Source: the Linux kernel's Documentation/virt/kvm/api.rst, 5.
 VcpuStop StopAfterExit(uint32_t vcpu_id, const kvm_run& run);
 
+// Whether an exit by the delivery of an event (KVM_INTERNAL_ERROR_DELIVERY_EV) is a mistake, so that the vCPU can run
+// on: `events`, read behind it, say that no event was being delivered. KVM has changed nothing then, and the guest's
+// access to a device, which it did not carry out, is made again. Thread-safe. Source: docs/testbed.md, which has the
+// hypervisor that makes KVM err.
+bool IsMistakenDelivery(const kvm_run& run, const kvm_vcpu_events& events);
+
 }  // namespace cpr
 
 #endif  // VMM_MACHINE_VCPU_STOP_H_

@@ -50,5 +50,27 @@ TEST(VcpuStopTest, AnExitThatNobodyKnowsIsAnInternalError) {
   EXPECT_EQ(StopAfterExit(1, run).event, GuestEvent::kInternalError);
 }
 
+TEST(VcpuStopTest, ADeliveryIsAMistakeIfNothingWasDelivered) {
+  kvm_run run = {};
+  run.exit_reason = KVM_EXIT_INTERNAL_ERROR;
+  run.internal.suberror = KVM_INTERNAL_ERROR_DELIVERY_EV;
+  kvm_vcpu_events waiting = {};
+  waiting.exception.pending = waiting.nmi.pending = 1;
+  EXPECT_TRUE(IsMistakenDelivery(run, waiting)) << "what waits is not under way";
+  kvm_vcpu_events exception = {}, interrupt = {}, nmi = {};
+  exception.exception.injected = interrupt.interrupt.injected = nmi.nmi.injected = 1;
+  for (const kvm_vcpu_events& events : {exception, interrupt, nmi}) EXPECT_FALSE(IsMistakenDelivery(run, events));
+}
+
+TEST(VcpuStopTest, OtherErrorsAreNoMistakes) {
+  kvm_run run = {};
+  run.exit_reason = KVM_EXIT_INTERNAL_ERROR;
+  run.internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
+  EXPECT_FALSE(IsMistakenDelivery(run, {}));
+  run.internal.suberror = KVM_INTERNAL_ERROR_DELIVERY_EV;
+  run.exit_reason = KVM_EXIT_FAIL_ENTRY;
+  EXPECT_FALSE(IsMistakenDelivery(run, {}));
+}
+
 }  // namespace
 }  // namespace cpr

@@ -177,6 +177,12 @@ void VcpuThread::ServeMmio() {
   exits_->ReadMmio(mmio.phys_addr, absl::MakeSpan(mmio.data, mmio.len));
 }
 
+std::optional<VcpuStop> VcpuThread::StopUnlessMistaken() {
+  const absl::StatusOr<kvm_vcpu_events> events = vcpu_.VcpuEvents();
+  if (events.ok() && IsMistakenDelivery(*vcpu_.run(), *events)) return std::nullopt;
+  return StopAfterExit(id(), *vcpu_.run());
+}
+
 std::optional<VcpuStop> VcpuThread::ServeExit() {
   const kvm_run& run = *vcpu_.run();
   switch (run.exit_reason) {
@@ -192,6 +198,8 @@ std::optional<VcpuStop> VcpuThread::ServeExit() {
     case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN:
       return std::nullopt;
+    case KVM_EXIT_INTERNAL_ERROR:
+      return StopUnlessMistaken();
     default:
       return StopAfterExit(id(), run);
   }

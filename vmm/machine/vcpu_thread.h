@@ -70,6 +70,7 @@ class VcpuThread {
   bool park_requested();
   // Why the vCPU cannot go on; nothing if it can.
   std::optional<VcpuStop> ServeExit();
+  std::optional<VcpuStop> StopUnlessMistaken();
   void ServePortIo();
   void ServeMmio();
   void ParkAfter(const VcpuStop& stop);

@@ -48,8 +48,8 @@ start() {
   start_vmm $words -qmp "unix:/tmp/qmp.$vmm_number,server=on,wait=off" "$@"
   vmm=$!
 }
-# boot [WORD...]: the guest, with these words for its kernel. no-kvmapf: see docs/testbed.md.
-kernel_words="console=ttyS0 panic=-1 no-kvmapf"
+# boot [WORD...]: the guest, with these words for its kernel.
+kernel_words="console=ttyS0 panic=-1"
 boot() { start -kernel /share/kernel -initrd /tmp/guest.cpio -append "$kernel_words${1:+ $1}"; }
 
 # The modes, as one types them: transfer [STATUS], execute [STATUS]. Each returns when the new VMM says that it is
