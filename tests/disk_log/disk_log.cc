@@ -60,16 +60,16 @@ absl::Status DiskLog::Replay(size_t count, uint64_t seed, int disk) const {
   std::mt19937_64 random(seed);
   for (size_t i = 0; i < count; ++i) {
     const bool safe = seed == 0 || i < flushed || (entries_[i].flags & kFua) != 0;
-    CPR_RETURN_IF_ERROR(Write(
-        entries_[i], [&] { return safe || random() % 2 == 0; }, disk));
+    CPR_RETURN_IF_ERROR(safe ? Write(entries_[i], entries_[i].size_bytes, [] { return true; }, disk)
+                             : Write(entries_[i], kPieceBytes, [&] { return random() % 2 == 0; }, disk));
   }
   return absl::OkStatus();
 }
 
-absl::Status DiskLog::Write(const Entry& entry, absl::FunctionRef<bool()> there, int disk) const {
+absl::Status DiskLog::Write(const Entry& entry, uint64_t piece_bytes, absl::FunctionRef<bool()> there, int disk) const {
   std::string piece;
   for (uint64_t at = 0; at < entry.size_bytes; at += piece.size()) {
-    piece.assign(std::min(kPieceBytes, entry.size_bytes - at), '\0');  // what a discard leaves
+    piece.assign(std::min(piece_bytes, entry.size_bytes - at), '\0');  // what a discard leaves
     if (!there()) continue;
     if ((entry.flags & kDiscard) == 0) {
       CPR_RETURN_IF_ERROR(PreadAll(fd_, piece.data(), piece.size(), entry.log_bytes + at));

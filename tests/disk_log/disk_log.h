@@ -34,7 +34,7 @@ class DiskLog {
   };
 
   explicit DiskLog(int fd) : fd_(fd) {}
-  absl::Status Write(const Entry& entry, absl::FunctionRef<bool()> there, int disk) const;
+  absl::Status Write(const Entry& entry, uint64_t piece_bytes, absl::FunctionRef<bool()> there, int disk) const;
 
   const int fd_;
   std::vector<Entry> entries_;
