@@ -19,6 +19,9 @@
 // already (fd:). What goes through is the file's format, packed, so that a stream that was saved is a state file. It
 // cannot be marked as used; the mark lies beside RAM that stays in place or goes back into its file (ram_mark.h). A
 // state that carries all of its RAM has no mark: it never grows stale, and each reading of it makes a guest.
+//
+// The process should ignore SIGXFSZ: where RLIMIT_FSIZE is too small for the state, the kernel ends it otherwise, and
+// the guest with it. Ignored, it is an error (EFBIG), and the guest runs on. Source: setrlimit(2).
 
 namespace cpr {
 

@@ -102,6 +102,14 @@ class BadInput : public ::testing::Test {
   absl::Status Save(const std::string& path) {
     if (const absl::Status set = vmm().SetMode(Mode::kReboot); !set.ok()) return set;
     if (const absl::Status set = vmm().SetIgnoreShared(); !set.ok()) return set;
+    return MigrateToFile(path);
+  }
+  // The RAM goes into the file, too.
+  absl::Status SaveWithRam(const std::string& path) {
+    if (const absl::Status set = vmm().SetMode(Mode::kReboot); !set.ok()) return set;
+    return MigrateToFile(path);
+  }
+  absl::Status MigrateToFile(const std::string& path) {
     if (const absl::Status begun = vmm().Migrate(absl::StrCat("file:", path)); !begun.ok()) return begun;
     return vmm().qmp().AwaitMigration(kTimeout);
   }

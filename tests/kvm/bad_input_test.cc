@@ -3,6 +3,7 @@
 #include "tests/kvm/bad_input.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -267,11 +268,7 @@ TEST_F(FullDisk, InTheMiddleOfTheState) {
 TEST_F(FullDisk, InTheMiddleOfTheRam) {
   ASSERT_NO_FATAL_FAILURE(StartWithDisk("3m"));
   const std::string path = absl::StrCat(disk_, "/vm.state");
-  ExpectFails("RAM block", [&] {
-    if (const absl::Status set = vmm().SetMode(Mode::kReboot); !set.ok()) return set;
-    if (const absl::Status begun = vmm().Migrate(absl::StrCat("file:", path)); !begun.ok()) return begun;
-    return vmm().qmp().AwaitMigration(kTimeout);
-  });
+  ExpectFails("RAM block", [&] { return SaveWithRam(path); });
   EXPECT_EQ(CountFiles(Inside()), 0u) << "a partial file";
 }
 
@@ -281,6 +278,29 @@ TEST_F(FullDisk, OfACprExec) {
   const std::string uri = absl::StrCat("file:", path);
   ExpectFails("state of cpr-exec", [&] { return Exec(rig_->ExecCommand(uri), uri); });
   EXPECT_EQ(std::filesystem::file_size(absl::StrCat(Inside(), "/vm.state")), 0u) << "a partial file";
+}
+
+// No file may grow beyond this (ulimit -f): without care the kernel ends the process that tries, by SIGXFSZ.
+class FileSizeLimit : public BadInput {
+ protected:
+  void Limit(uint64_t size_bytes) {
+    const rlimit limit = {size_bytes, RLIM_INFINITY};
+    ASSERT_EQ(::prlimit(vmm().process().pid(), RLIMIT_FSIZE, &limit, nullptr), 0);
+  }
+  std::string path() { return rig_->File("vm.state"); }
+};
+
+TEST_F(FileSizeLimit, InTheMiddleOfTheState) {
+  ASSERT_NO_FATAL_FAILURE(Limit(4096));
+  ExpectFails("File too large", [&] { return Save(path()); });
+  ExpectFails("File too large", [&] { return Exec(rig_->ExecCommand("memfd:")); });
+  EXPECT_FALSE(std::filesystem::exists(path())) << "a partial file";
+}
+
+TEST_F(FileSizeLimit, InTheMiddleOfTheRam) {
+  ASSERT_NO_FATAL_FAILURE(Limit(3 << 20));
+  ExpectFails("File too large", [&] { return SaveWithRam(path()); });
+  EXPECT_FALSE(std::filesystem::exists(path())) << "a partial file";
 }
 
 TEST_F(BadInput, FolderDoesNotExist) {
