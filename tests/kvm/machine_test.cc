@@ -161,15 +161,16 @@ void PutAt(Machine& machine, uint64_t gpa, const std::string& bytes) {
 }
 
 // lgdt [0x7100]; lidt [0x7180]; at 0x700e: mov esp, 0x7000; xor ecx, ecx
-const std::string kWithTables("\x0f\x01\x15\x00\x71\x00\x00\x0f\x01\x1d\x80\x71\x00\x00\xbc\x00\x70\x00\x00\x31\xc9", 21);
-const std::string kJumpTo7000("\xb8\x00\x70\x00\x00\xff\xe0", 7);          // mov eax, 0x7000; jmp eax
-const std::string kGdt("\x0f\x00\x10\x71\x00\x00", 6);                       // of two entries at 0x7110
-const std::string kFlatCode("\xff\xff\x00\x00\x00\x9b\xcf\x00", 8);          // GDT entry 1
-const std::string kIdt("\x7f\x00\x00\x72\x00\x00", 6);                       // of 16 entries at 0x7200
-const std::string kGateTo7080("\x80\x70\x08\x00\x00\x8e\x00\x00", 8);        // in code segment 8
+const std::string kWithTables("\x0f\x01\x15\x00\x71\x00\x00\x0f\x01\x1d\x80\x71\x00\x00\xbc\x00\x70\x00\x00\x31\xc9",
+                              21);
+const std::string kJumpTo7000("\xb8\x00\x70\x00\x00\xff\xe0", 7);      // mov eax, 0x7000; jmp eax
+const std::string kGdt("\x0f\x00\x10\x71\x00\x00", 6);                 // of two entries at 0x7110
+const std::string kFlatCode("\xff\xff\x00\x00\x00\x9b\xcf\x00", 8);    // GDT entry 1
+const std::string kIdt("\x7f\x00\x00\x72\x00\x00", 6);                 // of 16 entries at 0x7200
+const std::string kGateTo7080("\x80\x70\x08\x00\x00\x8e\x00\x00", 8);  // in code segment 8
 // mov [0xd0000000], eax, where nothing is; inc dword [0x5000]; mov eax, 0x700e; jmp eax
 const std::string kAccessAndTrapAgain("\xa3\x00\x00\x00\xd0\xff\x05\x00\x50\x00\x00\xb8\x0e\x70\x00\x00\xff\xe0", 18);
-const std::string kDivideByZero("\xf7\xf1", 2);         // div ecx
+const std::string kDivideByZero("\xf7\xf1", 2);          // div ecx
 const std::string kUndefinedInstruction("\x0f\x0b", 2);  // ud2
 
 // Emulators of hardware virtualization are seen to take such an access for a part of the exception's delivery.

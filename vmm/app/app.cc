@@ -80,7 +80,7 @@ absl::Status App::CheckSpawn(const Address& main) const {
 
 absl::Status App::WatchSignals() {
   ::signal(SIGPIPE, SIG_IGN);
-  ::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow (RLIMIT_FSIZE) is an error like a full disk, not the guest's end
+  ::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow (RLIMIT_FSIZE) is an error, as a full disk is
   sigset_t mask;
   sigemptyset(&mask);
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&mask, number);

@@ -48,13 +48,13 @@ class MigrationDriver {
 
   // Waits for a cpr-transfer at `cpr`; its main channel is given now or by ListenMain.
   absl::Status AwaitTransfer(const Address& cpr, const std::optional<Address>& main, IncomingVm* vm);
-  // migrate-incoming: `main` is where the state of a cpr-transfer comes from, or the file, command or stream of a
-  // cpr-reboot, or the session of a cpr-luo.
   // What is known of the RAM in a cpr-reboot's state (RebootIncomingOptions).
   struct RebootRam {
     bool ignore_shared = false;
     bool map_private = false;
   };
+  // migrate-incoming: `main` is where the state of a cpr-transfer comes from, or the file, command or stream of a
+  // cpr-reboot, or the session of a cpr-luo.
   absl::Status StartIncoming(const Address& main, RebootRam ram, IncomingVm* vm);
   absl::Status StartExecIncoming(std::unique_ptr<ExecHandoff> handoff, IncomingVm* vm);
 
