@@ -1,12 +1,15 @@
 #include "vmm/machine/vcpu_stop.h"
 
 #include <algorithm>
+#include <cstring>
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
 
 namespace cpr {
 namespace {
+
+constexpr unsigned kMaxTries = 100;
 
 GuestEvent EventOfType(uint32_t system_event_type) {
   switch (system_event_type) {
@@ -50,10 +53,13 @@ VcpuStop StopAfterExit(uint32_t vcpu_id, const kvm_run& run) {
   }
 }
 
-bool IsMistakenDelivery(const kvm_run& run, const kvm_vcpu_events& events) {
+bool DeliveryErrors::IsMistake(const kvm_run& run, const kvm_vcpu_events& events, const kvm_regs& regs) {
   if (run.exit_reason != KVM_EXIT_INTERNAL_ERROR) return false;
   if (run.internal.suberror != KVM_INTERNAL_ERROR_DELIVERY_EV) return false;
-  return !events.exception.injected && !events.interrupt.injected && !events.nmi.injected;
+  if (events.exception.injected || events.interrupt.injected || events.nmi.injected) return false;
+  if (std::memcmp(&regs, &regs_, sizeof(regs)) != 0) tries_ = 0;
+  regs_ = regs;
+  return ++tries_ <= kMaxTries;
 }
 
 }  // namespace cpr

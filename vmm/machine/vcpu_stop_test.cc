@@ -50,26 +50,45 @@ TEST(VcpuStopTest, AnExitThatNobodyKnowsIsAnInternalError) {
   EXPECT_EQ(StopAfterExit(1, run).event, GuestEvent::kInternalError);
 }
 
-TEST(VcpuStopTest, ADeliveryIsAMistakeIfNothingWasDelivered) {
+kvm_run DeliveryError() {
   kvm_run run = {};
   run.exit_reason = KVM_EXIT_INTERNAL_ERROR;
   run.internal.suberror = KVM_INTERNAL_ERROR_DELIVERY_EV;
-  kvm_vcpu_events waiting = {};
-  waiting.exception.pending = waiting.nmi.pending = 1;
-  EXPECT_TRUE(IsMistakenDelivery(run, waiting)) << "what waits is not under way";
-  kvm_vcpu_events exception = {}, interrupt = {}, nmi = {};
-  exception.exception.injected = interrupt.interrupt.injected = nmi.nmi.injected = 1;
-  for (const kvm_vcpu_events& events : {exception, interrupt, nmi}) EXPECT_FALSE(IsMistakenDelivery(run, events));
+  return run;
 }
 
-TEST(VcpuStopTest, OtherErrorsAreNoMistakes) {
-  kvm_run run = {};
-  run.exit_reason = KVM_EXIT_INTERNAL_ERROR;
+TEST(DeliveryErrorsTest, ItIsAMistakeIfNothingWasDelivered) {
+  DeliveryErrors errors;
+  kvm_vcpu_events waiting = {};
+  waiting.exception.pending = waiting.nmi.pending = 1;
+  EXPECT_TRUE(errors.IsMistake(DeliveryError(), waiting, {})) << "what waits is not under way";
+  kvm_vcpu_events exception = {}, interrupt = {}, nmi = {};
+  exception.exception.injected = interrupt.interrupt.injected = nmi.nmi.injected = 1;
+  for (const kvm_vcpu_events& events : {exception, interrupt, nmi})
+    EXPECT_FALSE(errors.IsMistake(DeliveryError(), events, {}));
+}
+
+TEST(DeliveryErrorsTest, OtherErrorsAreNoMistakes) {
+  DeliveryErrors errors;
+  kvm_run run = DeliveryError();
   run.internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
-  EXPECT_FALSE(IsMistakenDelivery(run, {}));
-  run.internal.suberror = KVM_INTERNAL_ERROR_DELIVERY_EV;
+  EXPECT_FALSE(errors.IsMistake(run, {}, {}));
+  run = DeliveryError();
   run.exit_reason = KVM_EXIT_FAIL_ENTRY;
-  EXPECT_FALSE(IsMistakenDelivery(run, {}));
+  EXPECT_FALSE(errors.IsMistake(run, {}, {}));
+}
+
+TEST(DeliveryErrorsTest, WhereNothingMovesItIsNoMistake) {
+  DeliveryErrors errors;
+  const auto tries = [&errors](const auto& after_each) {
+    kvm_regs regs = {};
+    unsigned count = 0;
+    for (; count < 10'000 && errors.IsMistake(DeliveryError(), {}, regs); ++count) after_each(regs);
+    return count;
+  };
+  EXPECT_EQ(tries([&errors](kvm_regs&) { errors.Forget(); }), 10'000u) << "with other exits in between";
+  EXPECT_EQ(tries([](kvm_regs& regs) { ++regs.rsp; }), 10'000u) << "the guest moves on";
+  EXPECT_LE(tries([](kvm_regs&) {}), 100u) << "the vCPU would spin for ever";
 }
 
 }  // namespace

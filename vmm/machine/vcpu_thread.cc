@@ -179,12 +179,14 @@ void VcpuThread::ServeMmio() {
 
 std::optional<VcpuStop> VcpuThread::StopUnlessMistaken() {
   const absl::StatusOr<kvm_vcpu_events> events = vcpu_.VcpuEvents();
-  if (events.ok() && IsMistakenDelivery(*vcpu_.run(), *events)) return std::nullopt;
+  const absl::StatusOr<kvm_regs> regs = vcpu_.Regs();
+  if (events.ok() && regs.ok() && delivery_errors_.IsMistake(*vcpu_.run(), *events, *regs)) return std::nullopt;
   return StopAfterExit(id(), *vcpu_.run());
 }
 
 std::optional<VcpuStop> VcpuThread::ServeExit() {
   const kvm_run& run = *vcpu_.run();
+  if (run.exit_reason != KVM_EXIT_INTERNAL_ERROR) delivery_errors_.Forget();
   switch (run.exit_reason) {
     case KVM_EXIT_IO:
       ServePortIo();

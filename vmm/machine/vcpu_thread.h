@@ -79,6 +79,7 @@ class VcpuThread {
   VcpuExits* const exits_;
   std::thread thread_;
   std::atomic<pid_t> thread_id_{0};
+  DeliveryErrors delivery_errors_;  // the thread's own
 
   Mutex mutex_;
   CondVar changed_;
